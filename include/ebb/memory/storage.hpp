@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <span>
+
+#include "ebb/core/error.hpp"
+
+namespace ebb {
+
+/// Owned, uninitialised bytes whose address is a multiple of `alignment`. Move-only.
+class AlignedBuffer {
+ public:
+  static constexpr std::size_t alignment = 256;
+
+  AlignedBuffer() = default;
+  /// @throws MemoryError when the system refuses; says how much was asked
+  explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
+    if (bytes == 0) return;
+    const std::size_t padded = (bytes + alignment - 1) / alignment * alignment;
+    data_.reset(padded < bytes ? nullptr : static_cast<std::byte*>(std::aligned_alloc(alignment, padded)));
+    if (!data_)
+      throw MemoryError(concat("cannot allocate ", bytes,
+                               " bytes of memory; use a smaller format (--quantize) or a disk tier"));
+  }
+
+  std::byte* data() const { return data_.get(); }
+  std::size_t size() const { return bytes_; }
+  std::span<std::byte> bytes() const { return {data_.get(), bytes_}; }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const noexcept { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace ebb

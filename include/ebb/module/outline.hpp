@@ -1,0 +1,182 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ebb/core/error.hpp"
+#include "ebb/module/level.hpp"
+#include "ebb/module/members.hpp"
+#include "ebb/module/unit.hpp"
+
+namespace ebb {
+
+/// A parameter without its type: enough to give it an address.
+struct ParameterReference {
+  void* object = nullptr;
+  void (*bind_object)(void* object, const std::byte* segment) = nullptr;
+  std::string name;         // the checkpoint's name
+  std::size_t offset = 0;   // in the component's home arena
+  std::size_t bytes = 0;    // of the segment, a multiple of segment_alignment
+  bool stays_home = false;  // read where it lies (embedding tables): never moved to the device
+
+  void bind(const std::byte* segment) const { bind_object(object, segment); }
+};
+
+/// The run-time picture of a model's members: what lies where in the component's home arena.
+/// Parameters follow one another in `members()` order, so every module is one contiguous byte range; those that
+/// stay at home come first. Holds pointers into the model, which must not move.
+struct Outline {
+  std::string name;
+  ModuleId id;
+  Level level = Level::none;
+  bool leaf = false;
+  std::size_t begin = 0;  // of what moves; excludes parameters that stay at home
+  std::size_t end = 0;
+  std::vector<Outline> children;
+  std::vector<ParameterReference> parameters;  // of a leaf
+  bool holds_blocks() const {
+    if (level == Level::block) return true;
+    for (const Outline& child : children)
+      if (child.holds_blocks()) return true;
+    return false;
+  }
+};
+
+/// "a" + "b" = "a.b"; an empty part adds nothing.
+inline std::string join_path(std::string_view left, std::string_view right) {
+  if (left.empty()) return std::string(right);
+  if (right.empty()) return std::string(left);
+  return std::string(left) + "." + std::string(right);
+}
+
+/// Calls `visit(path, parameter, owner)` for each parameter of `module` that is there, in `members()` order;
+/// `owner` is the leaf module that holds it.
+template <Module M, class Visit>
+void for_each_parameter(M& module, Visit&& visit, const std::string& path = {}) {
+  for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {
+    const std::string here = join_path(path, name);
+    if constexpr (Parameter<Member>) {
+      static_assert(LeafModule<M>, "a module holds either parameters or modules: wrap the parameter in a leaf");
+      visit(here, member, module);
+    } else if constexpr (detail::is_repeat<Member>) {
+      for (std::size_t index = 0; index < member.size(); ++index)
+        for_each_parameter(member[index], visit, join_path(here, std::to_string(index)));
+    } else {
+      for_each_parameter(member, visit, here);
+    }
+  });
+}
+
+namespace detail {
+
+template <Module M>
+Outline outline_of(M& module, std::string path) {
+  Outline node{.name = std::move(path), .id = id_of(module)};
+  if constexpr (requires { M::level; }) node.level = M::level;
+  node.leaf = LeafModule<M>;
+  for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {
+    const std::string here = join_path(node.name, name);
+    if constexpr (Parameter<Member>) {
+      node.parameters.push_back(
+          {.object = &member,
+           .bind_object = [](void* object, const std::byte* segment) {
+             static_cast<Member*>(object)->bind(segment);
+           },
+           .name = here,
+           .bytes = member.bytes(),
+           .stays_home = requires { M::stays_home; }});
+    } else if constexpr (is_repeat<Member>) {
+      for (std::size_t index = 0; index < member.size(); ++index)
+        node.children.push_back(outline_of(member[index], join_path(here, std::to_string(index))));
+    } else {
+      node.children.push_back(outline_of(member, here));
+    }
+  });
+  return node;
+}
+
+inline void place(Outline& node, bool home_pass, std::size_t& offset) {
+  if (!home_pass) node.begin = offset;
+  for (ParameterReference& parameter : node.parameters) {
+    if (parameter.stays_home != home_pass) continue;
+    parameter.offset = offset;
+    offset += parameter.bytes;
+  }
+  for (Outline& child : node.children) place(child, home_pass, offset);
+  if (!home_pass) node.end = offset;
+}
+
+}  // namespace detail
+
+/// Lays out the home arena of `model`: formats and shapes of all parameters must be settled. The arena needs
+/// `result.end` bytes; the first `result.begin` of them stay at home.
+template <Module M>
+Outline outline_of(M& model, std::string name) {
+  Outline root = detail::outline_of(model, std::string{});
+  root.name = std::move(name);
+  std::size_t offset = 0;
+  detail::place(root, true, offset);
+  detail::place(root, false, offset);
+  return root;
+}
+
+/// Calls `visit(const ParameterReference&)` for every parameter below `node`.
+template <class Visit>
+void for_each_reference(const Outline& node, Visit&& visit) {
+  for (const ParameterReference& parameter : node.parameters) visit(parameter);
+  for (const Outline& child : node.children) for_each_reference(child, visit);
+}
+
+namespace detail {
+
+inline Unit unit_of(const Outline& node) { return {node.name, node.begin, node.end, {node.id}}; }
+
+inline void cut(const Outline& node, Level level, std::size_t blocks_per_unit, std::vector<Unit>& units) {
+  if (node.begin == node.end) return;  // nothing that moves
+  if (node.leaf || level == Level::model || (level == Level::block && !node.holds_blocks())) {
+    units.push_back(unit_of(node));
+    return;
+  }
+  std::size_t in_unit = 0;  // blocks in the unit that is being filled; blocks of one list are neighbours
+  std::string_view list;
+  for (const Outline& child : node.children) {
+    if (level != Level::block || child.level != Level::block) {
+      in_unit = 0;
+      cut(child, level, blocks_per_unit, units);
+      continue;
+    }
+    const std::string_view siblings = std::string_view(child.name).substr(0, child.name.rfind('.'));
+    if (in_unit == 0 || in_unit == blocks_per_unit || siblings != list) {
+      units.push_back(unit_of(child));
+      in_unit = 1;
+    } else {
+      units.back().end = child.end;
+      units.back().modules.push_back(child.id);
+      ++in_unit;
+    }
+    list = siblings;
+  }
+}
+
+}  // namespace detail
+
+/// Cuts a component into the units that move as a whole: the component itself (model, none), runs of
+/// `blocks_per_unit` neighbouring blocks and each part that holds no block (block), or every leaf (leaf).
+/// @throws ConfigError for block level when no module of the model is marked as a block, or for zero blocks
+inline std::vector<Unit> units_of(const Outline& model, Level level, std::size_t blocks_per_unit = 1) {
+  if (level == Level::block && blocks_per_unit == 0)
+    throw ConfigError("block offload: the number of blocks in a unit must be at least 1, found 0");
+  if (level == Level::block && !model.holds_blocks())
+    throw ConfigError(concat("block offload: ", model.name, " has no repeated blocks; use leaf or model"));
+  std::vector<Unit> units;
+  if (level == Level::model || level == Level::none)
+    units.push_back(detail::unit_of(model));
+  else
+    detail::cut(model, level, blocks_per_unit, units);
+  return units;
+}
+
+}  // namespace ebb
