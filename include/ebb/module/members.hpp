@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ebb/module/level.hpp"
 #include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/quantized_tensor.hpp"
 

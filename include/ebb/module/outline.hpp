@@ -74,7 +74,9 @@ namespace detail {
 
 template <Module M>
 Outline outline_of(M& module, std::string path) {
-  Outline node{.name = std::move(path), .id = id_of(module)};
+  Outline node;
+  node.name = std::move(path);
+  node.id = id_of(module);
   if constexpr (requires { M::level; }) node.level = M::level;
   node.leaf = LeafModule<M>;
   for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {

@@ -1,0 +1,185 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/config_file.hpp"
+#include "ebb/core/dtype.hpp"
+#include "ebb/core/error.hpp"
+
+namespace ebb::examples {
+
+/// What `scheduler_config.json` says of a FlowMatchEulerDiscreteScheduler; the defaults are those of diffusers.
+struct FlowMatchEulerConfig {
+  enum class Shifting { fixed, by_image_size };
+  enum class TimeShift { exponential, linear };
+  enum class Direction { noise_to_data, data_to_noise };
+
+  std::size_t train_timesteps = 1000;
+  double shift = 1.0;
+  Shifting shifting = Shifting::fixed;
+  double base_shift = 0.5;
+  double max_shift = 1.15;
+  std::size_t base_image_tokens = 256;
+  std::size_t max_image_tokens = 4096;
+  std::optional<double> shift_terminal;
+  TimeShift time_shift = TimeShift::exponential;
+  Direction direction = Direction::noise_to_data;
+
+  /// @throws ConfigError for values that make no schedule, and for the Karras, exponential and beta spacings and
+  ///   stochastic sampling, which no FLUX checkpoint uses
+  static FlowMatchEulerConfig read(const ConfigFile& file) {
+    for (const char* unsupported :
+         {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling"})
+      file.expect(unsupported, false);
+    const auto fail = [&](const char* field, const char* expected, const auto& found) {
+      throw ConfigError(
+          concat(file.path().string(), ": field \"", field, "\": expected ", expected, ", found ", found));
+    };
+    const std::string time_shift = file.string("time_shift_type", "exponential");
+    if (time_shift != "exponential" && time_shift != "linear")
+      fail("time_shift_type", "\"exponential\" or \"linear\"", '"' + time_shift + '"');
+    FlowMatchEulerConfig config{
+        .train_timesteps = file.size("num_train_timesteps", 1, 1'000'000, 1000),
+        .shift = file.number("shift", 1.0),
+        .shifting = file.flag("use_dynamic_shifting", false) ? Shifting::by_image_size : Shifting::fixed,
+        .base_shift = file.number("base_shift", 0.5),
+        .max_shift = file.number("max_shift", 1.15),
+        .base_image_tokens = file.size("base_image_seq_len", 1, std::size_t{1} << 24, 256),
+        .max_image_tokens = file.size("max_image_seq_len", 1, std::size_t{1} << 24, 4096),
+        .shift_terminal = {},
+        .time_shift = time_shift == "linear" ? TimeShift::linear : TimeShift::exponential,
+        .direction = file.flag("invert_sigmas", false) ? Direction::data_to_noise : Direction::noise_to_data};
+    if (!(config.shift > 0)) fail("shift", "a positive number", config.shift);
+    if (config.shifting == Shifting::by_image_size && config.max_image_tokens == config.base_image_tokens)
+      fail("max_image_seq_len", "another number than base_image_seq_len", config.max_image_tokens);
+    // diffusers takes 0 for "no terminal", as it takes null.
+    if (const double terminal = file.number("shift_terminal", 0.0); terminal != 0.0) {
+      if (!(terminal > 0 && terminal < 1)) fail("shift_terminal", "null or a number from 0 to 1", terminal);
+      config.shift_terminal = terminal;
+    }
+    return config;
+  }
+};
+
+/// Explicit Euler steps along a rectified flow dx/dsigma = v(x, sigma), from noise (sigma 1) to a picture (sigma 0):
+/// diffusers' FlowMatchEulerDiscreteScheduler as its Flux pipeline drives it.
+///
+/// The schedule is computed in float32 in the order in which NumPy and PyTorch compute it, and is bit-equal to
+/// theirs in every case that tests/golden/make_schedules.py records.
+class FlowMatchEuler {
+ public:
+  explicit FlowMatchEuler(FlowMatchEulerConfig config = {}) : config_(config) {}
+
+  /// Reads `directory/scheduler_config.json`. @throws FileError, ConfigError
+  static FlowMatchEuler load(const std::filesystem::path& directory) {
+    return FlowMatchEuler(FlowMatchEulerConfig::read(ConfigFile::open(directory / "scheduler_config.json")));
+  }
+
+  const FlowMatchEulerConfig& config() const { return config_; }
+
+  /// The exponent of the shift for a picture of `image_tokens` packed latent tokens: the line through
+  /// (base_image_tokens, base_shift) and (max_image_tokens, max_shift), continued on both sides.
+  double mu(std::size_t image_tokens) const {
+    const double slope = (config_.max_shift - config_.base_shift) / (static_cast<double>(config_.max_image_tokens) -
+                                                                     static_cast<double>(config_.base_image_tokens));
+    const double offset = config_.base_shift - slope * static_cast<double>(config_.base_image_tokens);
+    return static_cast<double>(image_tokens) * slope + offset;
+  }
+
+  /// Makes the schedule of a run: sigma from 1 to 1/steps in equal parts, shifted towards the noisy end. Without
+  /// dynamic shifting `image_tokens` has no influence.
+  /// @throws ConfigError when `steps` is not within 1 to 100000, or the configuration gives no finite schedule
+  void set_timesteps(std::size_t steps, std::size_t image_tokens) {
+    if (steps < 1 || steps > 100'000)
+      throw ConfigError(concat("denoising steps: expected a whole number from 1 to 100000, found ", steps));
+    std::vector<float> sigmas = spaced(steps);
+    shift(sigmas, image_tokens);
+    if (config_.shift_terminal) stretch(sigmas, *config_.shift_terminal);
+    const bool inverted = config_.direction == FlowMatchEulerConfig::Direction::data_to_noise;
+    std::vector<float> timesteps;
+    timesteps.reserve(steps);
+    for (float& sigma : sigmas) {
+      if (!std::isfinite(sigma))
+        throw ConfigError(concat("the scheduler configuration gives no finite schedule for ", steps, " steps and ",
+                                 image_tokens, " image tokens: use more steps or another shift"));
+      if (inverted) sigma = 1.0f - sigma;
+      timesteps.push_back(sigma * static_cast<float>(config_.train_timesteps));
+    }
+    sigmas.push_back(inverted ? 1.0f : 0.0f);
+    sigmas_ = std::move(sigmas);
+    timesteps_ = std::move(timesteps);
+  }
+
+  /// Noise levels, one more than there are steps; the last is 0. Empty before set_timesteps.
+  std::span<const float> sigmas() const { return sigmas_; }
+  /// What the model is told, sigma times train_timesteps; one per step.
+  std::span<const float> timesteps() const { return timesteps_; }
+
+  /// Step `index`: sample += (sigmas[index + 1] - sigmas[index]) * velocity, in place.
+  ///
+  /// Rounds where PyTorch rounds. In 16 bits the step width becomes an `Element` first, so does the product, and
+  /// the float32 sum is rounded once more: PyTorch multiplies a scalar tensor in the type of the other operand.
+  /// @throws ShapeError when there is no such step or the sizes differ
+  template <Element T>
+  void step(std::size_t index, std::span<const T> velocity, std::span<T> sample) const {
+    require(index < timesteps_.size(), "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
+    require(velocity.size() == sample.size(), "FlowMatchEuler: velocity and sample differ in size");
+    const T width = T(sigmas_[index + 1] - sigmas_[index]);
+    for (std::size_t i = 0; i < sample.size(); ++i)
+      sample[i] = T(static_cast<float>(sample[i]) + static_cast<float>(T(product(width, velocity[i]))));
+  }
+
+ private:
+  /// The float32 product, rounded: the store keeps a compiler from fusing it with a sum where there is hardware
+  /// for that.
+  static float product(float a, float b) {
+    const volatile float rounded = a * b;
+    return rounded;
+  }
+
+  /// `numpy.linspace(1, 1 / steps, steps)` in double, rounded.
+  static std::vector<float> spaced(std::size_t steps) {
+    std::vector<float> sigmas(steps, 1.0f);
+    if (steps == 1) return sigmas;
+    const double last = 1.0 / static_cast<double>(steps);
+    const double spacing = (last - 1.0) / static_cast<double>(steps - 1);
+    for (std::size_t i = 0; i < steps; ++i) sigmas[i] = static_cast<float>(static_cast<double>(i) * spacing + 1.0);
+    sigmas.back() = static_cast<float>(last);
+    return sigmas;
+  }
+
+  void shift(std::vector<float>& sigmas, std::size_t image_tokens) const {
+    if (config_.shifting == FlowMatchEulerConfig::Shifting::fixed) {
+      const auto factor = static_cast<float>(config_.shift);
+      const auto factor_less_one = static_cast<float>(config_.shift - 1.0);
+      for (float& sigma : sigmas) sigma = factor * sigma / (1.0f + product(factor_less_one, sigma));
+      return;
+    }
+    const double exponent = mu(image_tokens);
+    const bool linear = config_.time_shift == FlowMatchEulerConfig::TimeShift::linear;
+    if (linear && !(exponent > 0))
+      throw ConfigError(concat("time_shift_type \"linear\" needs a positive shift; ", image_tokens,
+                               " image tokens give ", exponent));
+    const auto factor = static_cast<float>(linear ? exponent : std::exp(exponent));
+    for (float& sigma : sigmas) sigma = factor / (factor + (1.0f / sigma - 1.0f));
+  }
+
+  /// Scales the distance from 1 so that the last sigma becomes `terminal`.
+  static void stretch(std::vector<float>& sigmas, double terminal) {
+    const float scale = (1.0f - sigmas.back()) / static_cast<float>(1.0 - terminal);
+    for (float& sigma : sigmas) sigma = 1.0f - (1.0f - sigma) / scale;
+  }
+
+  FlowMatchEulerConfig config_;
+  std::vector<float> sigmas_;
+  std::vector<float> timesteps_;
+};
+
+}  // namespace ebb::examples

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+
+#include "ebb/core/error.hpp"
+#include "ebb/cuda/check.hpp"
+
+namespace ebb::cuda {
+
+/// Owned device memory, 256-byte aligned, move-only. For set-up: allocation synchronizes the device.
+template <class T>
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  /// @throws CudaError; for memory that is not there it says how much was asked and how much is free
+  explicit DeviceBuffer(std::size_t count) : count_(count) {
+    if (count == 0) return;
+    void* memory = nullptr;
+    const cudaError_t status = cudaMalloc(&memory, count * sizeof(T));
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      std::size_t free = 0;
+      std::size_t total = 0;
+      check(cudaMemGetInfo(&free, &total));
+      throw CudaError(status, concat("device memory: asked for ", count * sizeof(T), " bytes, ", free, " of ",
+                                     total, " are free: offload more (--offload leaf), or free what others hold"));
+    }
+    check(status);
+    data_.reset(static_cast<T*>(memory));
+  }
+
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return count_; }
+
+  /// Copies to the device and waits. `values` has `size()` elements.
+  void upload(std::span<const T> values) const {
+    require(values.size() == count_, "upload: the sizes differ");
+    check(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
+  }
+  /// Copies to the host and waits. `values` has `size()` elements.
+  void download(std::span<T> values) const {
+    require(values.size() == count_, "download: the sizes differ");
+    check(cudaMemcpy(values.data(), data(), count_ * sizeof(T), cudaMemcpyDeviceToHost));
+  }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const noexcept { cudaFree(memory); }
+  };
+  std::unique_ptr<T, Free> data_;
+  std::size_t count_ = 0;
+};
+
+}  // namespace ebb::cuda

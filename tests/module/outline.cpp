@@ -1,0 +1,133 @@
+#include "ebb/module/outline.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ebb/nn/embedding.hpp"
+#include "ebb/nn/linear.hpp"
+#include "ebb/nn/norm.hpp"
+
+namespace {
+
+using ebb::field;
+
+struct Block {
+  static constexpr ebb::Level level = ebb::Level::block;
+  ebb::nn::Linear first;
+  ebb::Maybe<ebb::nn::RMSNorm> norm;
+  ebb::nn::Linear second;
+  static consteval auto members() {
+    return std::tuple{field{"first", &Block::first}, field{"norm", &Block::norm}, field{"mlp.2", &Block::second}};
+  }
+};
+
+struct Model {
+  static constexpr ebb::Level level = ebb::Level::model;
+  ebb::nn::Linear in;
+  ebb::nn::Embedding table;
+  ebb::Repeat<Block> blocks;
+  ebb::nn::Linear out;
+  int config = 0;
+  static consteval auto members() {
+    return std::tuple{field{"in", &Model::in}, field{"table", &Model::table}, field{"blocks", &Model::blocks},
+                      field{"out", &Model::out}};
+  }
+};
+static_assert(ebb::Module<Block> && ebb::Module<Model> && !ebb::LeafModule<Block>);
+
+struct Forgetful {  // lists one of two members
+  ebb::Vector listed, forgotten;
+  static consteval auto members() { return std::tuple{field{"listed", &Forgetful::listed}}; }
+};
+static_assert(!ebb::Module<Forgetful>);
+
+Model make(std::size_t blocks) {
+  Model model{ebb::nn::Linear::make(8, 8), ebb::nn::Embedding::make(100, 8), {}, ebb::nn::Linear::make(8, 3), 0};
+  for (std::size_t i = 0; i < blocks; ++i) {
+    Block block{ebb::nn::Linear::make(8, 16), {}, ebb::nn::Linear::make(16, 8)};
+    if (i == 0) block.norm.emplace(ebb::nn::RMSNorm::make(16, 1e-6f));
+    model.blocks.push_back(block);
+  }
+  return model;
+}
+
+std::vector<std::string> names(const std::vector<ebb::Unit>& units) {
+  std::vector<std::string> result;
+  for (const auto& unit : units) result.push_back(unit.name);
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("members give the checkpoint names, in order") {
+  Model model = make(2);
+  std::vector<std::string> found;
+  ebb::for_each_parameter(model, [&](const std::string& name, auto&, auto&) { found.push_back(name); });
+  const std::vector<std::string> expected{
+      "in.weight", "in.bias", "table.weight", "blocks.0.first.weight", "blocks.0.first.bias",
+      "blocks.0.norm.weight", "blocks.0.mlp.2.weight", "blocks.0.mlp.2.bias", "blocks.1.first.weight",
+      "blocks.1.first.bias", "blocks.1.mlp.2.weight", "blocks.1.mlp.2.bias", "out.weight", "out.bias"};
+  CHECK(found == expected);
+}
+
+TEST_CASE("the arena holds every parameter once, tables first, modules contiguous") {
+  Model model = make(3);
+  const ebb::Outline outline = ebb::outline_of(model, "model");
+  std::size_t total = 0, home = 0;
+  std::vector<std::pair<std::size_t, std::size_t>> ranges;
+  ebb::for_each_reference(outline, [&](const ebb::ParameterReference& parameter) {
+    CHECK(parameter.offset % ebb::segment_alignment == 0);
+    ranges.emplace_back(parameter.offset, parameter.offset + parameter.bytes);
+    total += parameter.bytes;
+    if (parameter.stays_home) {
+      home += parameter.bytes;
+      CHECK(parameter.offset < outline.begin);
+    } else {
+      CHECK(parameter.offset >= outline.begin);
+    }
+  });
+  CHECK(home == outline.begin);
+  CHECK(total == outline.end);
+  std::sort(ranges.begin(), ranges.end());
+  for (std::size_t i = 1; i < ranges.size(); ++i) CHECK(ranges[i].first == ranges[i - 1].second);
+}
+
+TEST_CASE("units cover everything that moves, once, at every level") {
+  Model model = make(5);
+  const ebb::Outline outline = ebb::outline_of(model, "model");
+  CHECK(names(units_of(outline, ebb::Level::model)) == std::vector<std::string>{"model"});
+  CHECK(names(units_of(outline, ebb::Level::block, 2)) ==
+        std::vector<std::string>{"in", "blocks.0", "blocks.2", "blocks.4", "out"});
+  CHECK(units_of(outline, ebb::Level::block, 2)[1].modules.size() == 2);
+  CHECK(units_of(outline, ebb::Level::leaf).size() == 2 + 5 * 2 + 1);
+  for (const auto level : {ebb::Level::model, ebb::Level::block, ebb::Level::leaf})
+    for (std::size_t run = 1; run < 8; ++run) {
+      const auto units = units_of(outline, level, run);
+      std::size_t at = outline.begin;
+      std::set<ebb::ModuleId> seen;
+      for (const auto& unit : units) {
+        CHECK(unit.begin == at);
+        at = unit.end;
+        for (const auto& id : unit.modules) CHECK(seen.insert(id).second);
+      }
+      CHECK(at == outline.end);
+    }
+}
+
+TEST_CASE("block level needs blocks") {
+  Model model = make(0);
+  const ebb::Outline outline = ebb::outline_of(model, "vae");
+  CHECK_THROWS_WITH_AS((void)units_of(outline, ebb::Level::block), doctest::Contains("vae"), ebb::ConfigError);
+  Model other = make(1);
+  CHECK_THROWS_AS((void)units_of(ebb::outline_of(other, "m"), ebb::Level::block, 0), ebb::ConfigError);
+}
+
+TEST_CASE("a struct and its first member are told apart") {
+  Model model = make(1);
+  CHECK(static_cast<const void*>(&model.blocks[0]) == static_cast<const void*>(&model.blocks[0].first));
+  CHECK(ebb::id_of(model.blocks[0]) != ebb::id_of(model.blocks[0].first));
+}
