@@ -15,7 +15,7 @@
 
 namespace ebb::examples {
 
-/// What `scheduler_config.json` says of a FlowMatchEulerDiscreteScheduler; the defaults are those of diffusers.
+/// What `scheduler_config.json` says of a FlowMatchEulerDiscreteScheduler, with the defaults of diffusers.
 struct FlowMatchEulerConfig {
   enum class Shifting { fixed, by_image_size };
   enum class TimeShift { exponential, linear };
@@ -32,8 +32,8 @@ struct FlowMatchEulerConfig {
   TimeShift time_shift = TimeShift::exponential;
   Direction direction = Direction::noise_to_data;
 
-  /// @throws ConfigError for values that make no schedule, and for the Karras, exponential and beta spacings and
-  ///   stochastic sampling, which no FLUX checkpoint uses
+  /// @throws ConfigError for values that make no schedule, and for stochastic sampling and the Karras,
+  ///   exponential and beta spacings, which no FLUX checkpoint uses
   static FlowMatchEulerConfig read(const ConfigFile& file) {
     for (const char* unsupported :
          {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling"})
@@ -68,11 +68,11 @@ struct FlowMatchEulerConfig {
   }
 };
 
-/// Explicit Euler steps along a rectified flow dx/dsigma = v(x, sigma), from noise (sigma 1) to a picture (sigma 0):
-/// diffusers' FlowMatchEulerDiscreteScheduler as its Flux pipeline drives it.
+/// Explicit Euler steps along a rectified flow dx/dsigma = v(x, sigma), from noise (sigma 1) to a picture
+/// (sigma 0): diffusers' FlowMatchEulerDiscreteScheduler as its Flux pipeline drives it.
 ///
-/// The schedule is computed in float32 in the order in which NumPy and PyTorch compute it, and is bit-equal to
-/// theirs in every case that tests/golden/make_schedules.py records.
+/// The schedule is computed in float32 in the order in which NumPy and PyTorch compute it, and is bit-equal
+/// to theirs in every case that tests/golden/make_schedules.py records.
 class FlowMatchEuler {
  public:
   explicit FlowMatchEuler(FlowMatchEulerConfig config = {}) : config_(config) {}
@@ -87,15 +87,16 @@ class FlowMatchEuler {
   /// The exponent of the shift for a picture of `image_tokens` packed latent tokens: the line through
   /// (base_image_tokens, base_shift) and (max_image_tokens, max_shift), continued on both sides.
   double mu(std::size_t image_tokens) const {
-    const double slope = (config_.max_shift - config_.base_shift) / (static_cast<double>(config_.max_image_tokens) -
-                                                                     static_cast<double>(config_.base_image_tokens));
+    const double slope =
+        (config_.max_shift - config_.base_shift) /
+        (static_cast<double>(config_.max_image_tokens) - static_cast<double>(config_.base_image_tokens));
     const double offset = config_.base_shift - slope * static_cast<double>(config_.base_image_tokens);
     return static_cast<double>(image_tokens) * slope + offset;
   }
 
-  /// Makes the schedule of a run: sigma from 1 to 1/steps in equal parts, shifted towards the noisy end. Without
-  /// dynamic shifting `image_tokens` has no influence.
-  /// @throws ConfigError when `steps` is not within 1 to 100000, or the configuration gives no finite schedule
+  /// Makes the schedule of a run: sigma from 1 to 1/steps in equal parts, shifted towards the noisy end.
+  /// Without dynamic shifting `image_tokens` has no influence.
+  /// @throws ConfigError when `steps` is not within 1 to 100000, or the schedule would not be finite
   void set_timesteps(std::size_t steps, std::size_t image_tokens) {
     if (steps < 1 || steps > 100'000)
       throw ConfigError(concat("denoising steps: expected a whole number from 1 to 100000, found ", steps));
@@ -107,8 +108,9 @@ class FlowMatchEuler {
     timesteps.reserve(steps);
     for (float& sigma : sigmas) {
       if (!std::isfinite(sigma))
-        throw ConfigError(concat("the scheduler configuration gives no finite schedule for ", steps, " steps and ",
-                                 image_tokens, " image tokens: use more steps or another shift"));
+        throw ConfigError(concat("the scheduler configuration gives no finite schedule for ", steps,
+                                 " steps and ", image_tokens,
+                                 " image tokens: use more steps or another shift"));
       if (inverted) sigma = 1.0f - sigma;
       timesteps.push_back(sigma * static_cast<float>(config_.train_timesteps));
     }
@@ -124,12 +126,13 @@ class FlowMatchEuler {
 
   /// Step `index`: sample += (sigmas[index + 1] - sigmas[index]) * velocity, in place.
   ///
-  /// Rounds where PyTorch rounds. In 16 bits the step width becomes an `Element` first, so does the product, and
-  /// the float32 sum is rounded once more: PyTorch multiplies a scalar tensor in the type of the other operand.
+  /// Rounds where PyTorch rounds: it multiplies in the type of the velocity, so that in 16 bits the step
+  /// width is rounded first, then the product, and at last the float32 sum.
   /// @throws ShapeError when there is no such step or the sizes differ
   template <Element T>
   void step(std::size_t index, std::span<const T> velocity, std::span<T> sample) const {
-    require(index < timesteps_.size(), "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
+    require(index < timesteps_.size(),
+            "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
     require(velocity.size() == sample.size(), "FlowMatchEuler: velocity and sample differ in size");
     const T width = T(sigmas_[index + 1] - sigmas_[index]);
     for (std::size_t i = 0; i < sample.size(); ++i)
@@ -137,8 +140,8 @@ class FlowMatchEuler {
   }
 
  private:
-  /// The float32 product, rounded: the store keeps a compiler from fusing it with a sum where there is hardware
-  /// for that.
+  /// The float32 product, rounded: the store keeps a compiler from fusing it with a sum where there is
+  /// hardware for that.
   static float product(float a, float b) {
     const volatile float rounded = a * b;
     return rounded;
@@ -150,7 +153,8 @@ class FlowMatchEuler {
     if (steps == 1) return sigmas;
     const double last = 1.0 / static_cast<double>(steps);
     const double spacing = (last - 1.0) / static_cast<double>(steps - 1);
-    for (std::size_t i = 0; i < steps; ++i) sigmas[i] = static_cast<float>(static_cast<double>(i) * spacing + 1.0);
+    for (std::size_t i = 0; i < steps; ++i)
+      sigmas[i] = static_cast<float>(static_cast<double>(i) * spacing + 1.0);
     sigmas.back() = static_cast<float>(last);
     return sigmas;
   }

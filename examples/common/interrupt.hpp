@@ -11,7 +11,7 @@
 
 namespace ebb::examples {
 
-/// The user asked the program to stop. No ebb::Error: nothing went wrong, so nothing should be reported as wrong.
+/// The user asked the program to stop. No ebb::Error, because nothing went wrong.
 class Interrupted : public std::exception {
  public:
   explicit Interrupted(int signal) : signal_(signal) {}
@@ -44,10 +44,11 @@ inline void on_interrupt(int signal) {
 
 }  // namespace detail
 
-/// While one is alive, SIGINT (Ctrl-C), SIGTERM and SIGHUP only set a flag, which throw_if_interrupted() turns into
-/// an exception, so that destructors run. The second such signal deletes partial output files and ends the process
-/// at once. A signal that was ignored before (nohup, a shell's background job) stays ignored. SIGXFSZ is ignored, so
-/// that a file size limit becomes a write error with a message. Make one, in main, before threads start.
+/// While one is alive, SIGINT (Ctrl-C), SIGTERM and SIGHUP only set a flag, which throw_if_interrupted()
+/// turns into an exception, so that destructors run. The second such signal deletes partial output files and
+/// ends the process at once. A signal that was ignored before (nohup, a shell's background job) stays
+/// ignored. SIGXFSZ is ignored, so that a file size limit becomes a write error with a message. Make one, in
+/// main, before threads start.
 class InterruptGuard {
  public:
   InterruptGuard() {

@@ -60,13 +60,14 @@ inline constinit PartialFiles partial_files;
 
 /// A file that appears under its name complete or not at all.
 ///
-/// The bytes go to `<name>.partial-<process id>` in the directory of the target; commit() forces them to disk and
-/// renames. Without commit() - an exception, say - the destructor deletes the partial file, and an interrupt that
-/// kills the process (interrupt.hpp) deletes it too. A previous file of that name stays until commit() replaces it;
-/// a symbolic link is replaced, not followed. Every error is a FileError with the path and the system's reason.
+/// The bytes go to `<name>.partial-<process id>` in the directory of the target; commit() forces them to disk
+/// and renames. Without commit() - an exception, say - the destructor deletes the partial file, and an
+/// interrupt that kills the process (interrupt.hpp) deletes it too. A previous file of that name stays until
+/// commit() replaces it; a symbolic link is replaced, not followed. Every error is a FileError with the path
+/// and the system's reason.
 class AtomicFile {
  public:
-  /// @throws FileError when the target is a directory, a device or the like, or its directory cannot be written
+  /// @throws FileError when the target exists and is no regular file, or its directory cannot be written
   explicit AtomicFile(const std::filesystem::path& target) {
     std::error_code failure;
     target_ = std::filesystem::absolute(target, failure);  // a later chdir must not matter
@@ -124,7 +125,8 @@ class AtomicFile {
   void commit() {
     if (descriptor_ < 0) fail("cannot be committed", EBADF);
     // Some file systems cannot flush and say so; that is no reason to lose the picture.
-    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP) fail_and_discard("cannot be flushed");
+    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP)
+      fail_and_discard("cannot be flushed");
     if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
     if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail_and_discard("cannot be renamed into place");
     forget();
@@ -134,7 +136,7 @@ class AtomicFile {
  private:
   void open_partial() {
     const std::string name = target_.string() + ".partial-" + std::to_string(::getpid());
-    // A number is added when two files of this process share a target, or a killed process of the same id left one.
+    // Numbered when two files of this process share a target, or a killed process of the same id left one.
     for (int attempt = 0; attempt < 100; ++attempt) {
       partial_ = attempt == 0 ? name : name + "-" + std::to_string(attempt);
       descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);

@@ -39,9 +39,10 @@ struct PngPicture {
 
 namespace detail {
 
-// libpng reports an error by longjmp, which skips destructors. So the functions below that call setjmp, and the
-// callbacks that libpng calls, hold nothing with a destructor: they work on memory that their callers own, keep what
-// must survive the jump outside of themselves, and their callers throw after libpng has returned.
+// libpng reports an error by longjmp, which skips destructors. So the functions below that call setjmp, and
+// the callbacks that libpng calls, hold nothing with a destructor: they work on memory that their callers
+// own, keep what must survive the jump outside of themselves, and their callers throw after libpng has
+// returned.
 
 /// What went wrong, kept where a jump does not reach it.
 struct PngFailure {
@@ -62,12 +63,14 @@ struct PngHandles {
   enum class Mode { read, write };
 
   PngHandles(Mode mode, PngFailure& failure) : mode_(mode) {
-    png = mode == Mode::read ? png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned)
-                             : png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned);
+    png = mode == Mode::read
+              ? png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned)
+              : png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned);
     if (png != nullptr) info = png_create_info_struct(png);
     if (info == nullptr) {
       release();
-      throw MemoryError("libpng cannot be initialised: out of memory, or another version than the one built with");
+      throw MemoryError(
+          "libpng cannot be initialised: out of memory, or another version than the one built with");
     }
   }
   PngHandles(const PngHandles&) = delete;
@@ -102,8 +105,9 @@ inline bool png_encode(png_structp png, png_infop info, PngSink* sink, Image<con
                        std::span<png_text> text) {
   if (setjmp(png_jmpbuf(png))) return false;
   png_set_write_fn(png, sink, png_write_bytes, nullptr);
-  png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width), static_cast<png_uint_32>(picture.height), 8,
-               PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width), static_cast<png_uint_32>(picture.height),
+               8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
+               PNG_FILTER_TYPE_DEFAULT);
   png_set_sRGB(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
   if (!text.empty()) png_set_text(png, info, text.data(), static_cast<int>(text.size()));
   png_write_info(png, info);
@@ -156,7 +160,8 @@ inline bool png_decode_header(png_structp png, png_infop info, PngSource* source
 inline bool png_decode_rows(png_structp png, png_infop info, const PngHeader* header, std::uint8_t* pixels) {
   if (setjmp(png_jmpbuf(png))) return false;
   for (int pass = 0; pass < header->passes; ++pass)
-    for (png_uint_32 y = 0; y < header->height; ++y) png_read_row(png, pixels + y * header->row_bytes, nullptr);
+    for (png_uint_32 y = 0; y < header->height; ++y)
+      png_read_row(png, pixels + y * header->row_bytes, nullptr);
   png_read_end(png, info);
   return true;
 }
@@ -170,7 +175,8 @@ inline void check_png_key(const std::string& key) {
   const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c <= '~'; });
   if (key.empty() || key.size() > 79 || !printable || key.front() == ' ' || key.back() == ' ' ||
       key.find("  ") != std::string::npos)
-    throw ConfigError(concat("PNG text key \"", key, "\": expected 1 to 79 printable ASCII characters, no space at ",
+    throw ConfigError(concat("PNG text key \"", key,
+                             "\": expected 1 to 79 printable ASCII characters, no space at ",
                              "either end and no two together"));
 }
 
@@ -195,7 +201,8 @@ inline std::vector<std::uint8_t> png_file_bytes(const std::filesystem::path& pat
   std::error_code failure;
   const auto size = std::filesystem::file_size(path, failure);
   if (failure) throw FileError(concat(path.string(), ": cannot be read: ", failure.message()));
-  if (size > maximum) throw FileError(concat(path.string(), ": larger than 256 MiB, no picture of this program"));
+  if (size > maximum)
+    throw FileError(concat(path.string(), ": larger than 256 MiB, no picture of this program"));
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));
   std::ifstream stream(path, std::ios::binary);
   if (!stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size())))
@@ -205,9 +212,10 @@ inline std::vector<std::uint8_t> png_file_bytes(const std::filesystem::path& pat
 
 }  // namespace detail
 
-/// Writes one picture, 8 bits a channel, sRGB. `picture` is [1, height, width, 3]. `text` entries keep their order;
-/// programs look for the key "parameters". The file appears complete or not at all (AtomicFile).
-/// @throws ShapeError for any other shape or an empty picture, ConfigError for text that PNG cannot store, FileError
+/// Writes one picture, 8 bits a channel, sRGB. `picture` is [1, height, width, 3]. `text` entries keep their
+/// order; programs look for the key "parameters". The file appears complete or not at all (AtomicFile).
+/// @throws ShapeError for any other shape or an empty picture, ConfigError for text that PNG cannot store,
+///   FileError when the file cannot be written
 inline void write_png(const std::filesystem::path& path, Image<const std::uint8_t> picture,
                       std::span<const PngText> text = {}) {
   if (picture.batch != 1 || picture.channels != 3 || picture.height < 1 || picture.width < 1 ||
@@ -229,13 +237,15 @@ inline void write_png(const std::filesystem::path& path, Image<const std::uint8_
   file.commit();
 }
 
-/// Reads a PNG file of any kind as 8-bit RGB; an alpha channel is dropped. Refuses sides above 16384, more than
-/// 64 Mi pixels and files above 256 MiB before it allocates for them. @throws FileError
+/// Reads a PNG file of any kind as 8-bit RGB; an alpha channel is dropped. Refuses sides above 16384, more
+/// than 64 Mi pixels and files above 256 MiB before it allocates for them. @throws FileError
 inline PngPicture read_png(const std::filesystem::path& path) {
   const std::vector<std::uint8_t> bytes = detail::png_file_bytes(path);
   detail::PngSource source{bytes};
   detail::PngFailure failure;
-  const auto fail = [&](const std::string& why) { throw FileError(concat(path.string(), ": no valid PNG: ", why)); };
+  const auto fail = [&](const std::string& why) {
+    throw FileError(concat(path.string(), ": no valid PNG: ", why));
+  };
   const detail::PngHandles handles(detail::PngHandles::Mode::read, failure);
   detail::PngHeader header;
   if (!detail::png_decode_header(handles.png, handles.info, &source, &header)) fail(failure.message.data());

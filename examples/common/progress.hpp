@@ -17,7 +17,7 @@
 
 namespace ebb::examples {
 
-/// How progress is told: not at all, as lines (for a pipe or a log), or as one line that is drawn over (a terminal).
+/// How progress is told: not at all, as lines (a pipe, a log), or as one line drawn over (a terminal).
 enum class ProgressStyle { quiet, lines, bar };
 
 /// The style for standard error: a bar only on a terminal that can move its cursor.
@@ -50,27 +50,27 @@ inline std::string format_duration(double seconds) {
   return text;
 }
 
-/// Tells a person how far a run is. A run is a sequence of phases (text, denoise, decode ...), each begun, advanced
-/// step by step and finished:
+/// Tells a person how far a run is. A run is a sequence of phases (text, denoise, decode ...), each begun,
+/// advanced step by step and finished:
 ///
 ///     Progress progress(std::cerr, progress_style());
 ///     progress.begin("denoise", steps);
 ///     for (...) progress.advance();
 ///     progress.finish();
 ///
-/// A bar is redrawn at most ten times a second, as one write that never clears the line first. Lines come at most
-/// once a second and phase, besides the last. Not thread-safe. The stream must outlive this object.
+/// A bar is redrawn at most ten times a second, as one write that never clears the line first. Lines come at
+/// most once a second and phase, besides the last. Not thread-safe. The stream must outlive this object.
 class Progress {
  public:
-  using Clock = std::function<double()>;            ///< seconds since any fixed point
-  using Columns = std::function<std::size_t()>;     ///< width of the terminal, asked at each drawing
+  using Clock = std::function<double()>;         ///< seconds since any fixed point
+  using Columns = std::function<std::size_t()>;  ///< width of the terminal, asked at each drawing
 
   Progress(std::ostream& stream, ProgressStyle style, Clock clock = monotonic_seconds,
            Columns columns = terminal_columns)
       : stream_(stream), style_(style), clock_(std::move(clock)), columns_(std::move(columns)) {}
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  /// Leaves the cursor on a fresh line when an exception cuts a phase short, so that its message stands alone.
+  /// Leaves the cursor on a fresh line when an exception cuts a phase short.
   ~Progress() {
     if (drawn_ == 0) return;
     try {
@@ -88,7 +88,8 @@ class Progress {
     active_ = true;
     started_ = shown_ = clock_();
     if (style_ == ProgressStyle::bar) draw(started_);
-    if (style_ == ProgressStyle::lines) line(phase_ + (steps_ > 0 ? ": " + std::to_string(steps_) + " steps" : " ..."));
+    if (style_ == ProgressStyle::lines)
+      line(phase_ + (steps_ > 0 ? ": " + std::to_string(steps_) + " steps" : " ..."));
   }
 
   /// Tells that `count` more steps of the phase are done.
@@ -136,7 +137,8 @@ class Progress {
 
   std::string per_step(double now) const {
     char text[40];
-    const double seconds = std::clamp((now - started_) / static_cast<double>(std::max<std::size_t>(done_, 1)), 0.0, 1e9);
+    const double seconds =
+        std::clamp((now - started_) / static_cast<double>(std::max<std::size_t>(done_, 1)), 0.0, 1e9);
     if (seconds < 0.1)
       std::snprintf(text, sizeof text, "%.1f ms/step", seconds * 1000);
     else
@@ -149,8 +151,10 @@ class Progress {
     if (done_ == 0) return {};
     std::string text = ", " + per_step(now);
     if (steps_ > done_)
-      text += ", " + format_duration((now - started_) / static_cast<double>(done_) *
-                                     static_cast<double>(steps_ - done_)) + " left";
+      text += ", " +
+              format_duration((now - started_) / static_cast<double>(done_) *
+                              static_cast<double>(steps_ - done_)) +
+              " left";
     return text;
   }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <type_traits>
 
 #include "ebb/core/dtype.hpp"
 
@@ -18,24 +19,25 @@ namespace ebb::examples {
 /// The numbers of PyTorch's generator for the CPU: the same seed gives the noise, and so the picture, that a
 /// diffusers pipeline gets from `torch.Generator("cpu").manual_seed(seed)`.
 ///
-/// Successive calls continue one stream, as they do in PyTorch. What is reproduced (checked against PyTorch 2.15,
-/// x86-64 with AVX2 or later):
+/// Successive calls continue one stream, as they do in PyTorch. What is reproduced, checked against
+/// PyTorch 2.15 on x86-64 with AVX2:
 /// * the random bits: MT19937, seeded with the low 32 bits of the seed. PyTorch ignores the high ones;
 /// * 16 values and more: bit for bit in every dtype. Box-Muller over blocks of 16 with the single-precision
-///   logarithm, sine and cosine of the Cephes library (S. Moshier), fused exactly where PyTorch's build fuses;
-/// * fewer than 16 values: Box-Muller in double precision with the C library's functions, one value of each pair
-///   kept for the next such call. Bit for bit with glibc; another C library may differ where a value lies next to
-///   a rounding boundary of the result.
-/// PyTorch for machines without AVX2 (ARM) takes its C library's functions for the long path as well and differs
-/// from this in the last bits. Older releases draw 16-bit numbers from 16-bit uniforms: another stream altogether.
+///   logarithm, sine and cosine of the Cephes library (S. Moshier), fused where PyTorch's build fuses;
+/// * fewer than 16 values: Box-Muller in double precision with the C library's functions, one value of
+///   each pair kept for the next such call. Bit for bit with glibc; another C library may differ where a
+///   value lies next to a rounding boundary of the result.
+/// Not reproduced: PyTorch for machines without AVX2 (ARM), which takes its C library's functions for the
+/// long path as well and differs in the last bits, and older releases' 16-bit numbers, which were made from
+/// 16-bit uniforms and are another stream altogether.
 class TorchGenerator {
  public:
   explicit TorchGenerator(std::uint64_t seed) : engine_(static_cast<std::uint32_t>(seed & 0xffffffffu)) {}
 
   /// `torch.randn(values.size(), dtype=torch.float32)`: independent standard normal values.
   void randn(std::span<float> values) { fill(values); }
-  /// `torch.randn(values.size(), dtype=torch.bfloat16)`. From 16 values on this draws the bits in another order
-  /// than float32 does, so it is float32's noise rounded only when the size is a multiple of 16.
+  /// `torch.randn(values.size(), dtype=torch.bfloat16)`: float32's values rounded, except that of a size
+  /// above 16 that is no multiple of 16 the last 16 values, and all that is drawn later, are others.
   void randn(std::span<bfloat16> values) { fill(values); }
   /// `torch.randn(values.size(), dtype=torch.float16)`; see bfloat16.
   void randn(std::span<float16> values) { fill(values); }
@@ -70,7 +72,7 @@ class TorchGenerator {
     }
     const std::size_t whole = values.size() / block_size * block_size;
     if constexpr (std::is_same_v<T, float>) {
-      // float32 draws every uniform first, those of the ragged tail too, although the tail is drawn again below.
+      // float32 draws every uniform first, a ragged tail's too, although that is drawn again below.
       for (float& value : values) value = uniform();
       for (std::size_t first = 0; first < whole; first += block_size) {
         Block block;
@@ -123,7 +125,7 @@ class TorchGenerator {
     return radius * std::cos(angle);
   }
 
-  // std::fma everywhere a product meets a sum, so that the result does not depend on what the compiler contracts.
+  // std::fma wherever a product meets a sum: the result must not depend on what the compiler contracts.
 
   /// Natural logarithm of a normal positive number, Cephes `logf`.
   static float logarithm(float value) {

@@ -63,11 +63,13 @@ std::vector<T> decode(const std::string& text) {
 }
 
 bool same_bits(std::span<const float> found, const std::vector<float>& expected) {
-  return std::equal(found.begin(), found.end(), expected.begin(), expected.end(),
-                    [](float a, float b) { return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b); });
+  return std::equal(found.begin(), found.end(), expected.begin(), expected.end(), [](float a, float b) {
+    return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+  });
 }
 
-const nlohmann::json dev{{"use_dynamic_shifting", true}, {"shift", 3.0}, {"base_shift", 0.5}, {"max_shift", 1.15}};
+const nlohmann::json dev{
+    {"use_dynamic_shifting", true}, {"shift", 3.0}, {"base_shift", 0.5}, {"max_shift", 1.15}};
 
 template <ebb::Element T>
 void check_steps(const nlohmann::json& file, const nlohmann::json& samples) {
@@ -137,6 +139,8 @@ TEST_CASE("the 28 steps of FLUX.1-dev at 1024 x 1024, and the 4 of FLUX.1-schnel
   auto schnell = scheduler_of({{"shift", 1.0}});
   schnell.set_timesteps(4, 4096);
   CHECK(same_bits(schnell.sigmas(), {1.0f, 0.75f, 0.5f, 0.25f, 0.0f}));
+  schnell.set_timesteps(38335, 4096);  // where one minus the sum of all spacings is not yet 1 / steps
+  CHECK(schnell.sigmas()[38334] == static_cast<float>(1.0 / 38335));
 }
 
 TEST_CASE("a perfect model's constant velocity leads from the noise to the picture in any number of steps") {
@@ -182,7 +186,8 @@ TEST_CASE("schedules that would not be finite are refused") {
   CHECK_THROWS_AS(scheduler.set_timesteps(0, 4096), ebb::ConfigError);
   auto steep = scheduler_of({{"use_dynamic_shifting", true}, {"max_shift", 1e6}});
   CHECK_THROWS_AS(steep.set_timesteps(4, 4096), ebb::ConfigError);
-  auto negative = scheduler_of({{"use_dynamic_shifting", true}, {"time_shift_type", "linear"}, {"base_shift", -2.0}});
+  auto negative =
+      scheduler_of({{"use_dynamic_shifting", true}, {"time_shift_type", "linear"}, {"base_shift", -2.0}});
   CHECK_THROWS_AS(negative.set_timesteps(4, 256), ebb::ConfigError);
   auto terminal = scheduler_of({{"shift_terminal", 0.1}});
   CHECK_THROWS_AS(terminal.set_timesteps(1, 1), ebb::ConfigError);

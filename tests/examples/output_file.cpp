@@ -61,7 +61,9 @@ std::string message_of(Action&& action) {
   return "no FileError";
 }
 
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST_CASE("the file appears at commit, complete, and not before") {
   const Directory directory;
@@ -196,7 +198,8 @@ TEST_CASE("partial files are listed for the signal handler exactly while they ex
   using State = ebb::examples::detail::PartialFiles::State;
   const auto listed = [] {
     int count = 0;
-    for (const auto& slot : ebb::examples::detail::partial_files.slots) count += slot.state.load() != State::free;
+    for (const auto& slot : ebb::examples::detail::partial_files.slots)
+      count += slot.state.load() != State::free;
     return count;
   };
   const Directory directory;

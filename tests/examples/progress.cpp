@@ -20,7 +20,8 @@ struct Screen {
   std::ostringstream stream;
 
   Progress progress(ProgressStyle style) {
-    return Progress(stream, style, [this] { return now; }, [this] { return columns; });
+    return Progress(
+        stream, style, [this] { return now; }, [this] { return columns; });
   }
   std::string text() const { return stream.str(); }
   /// What was drawn, one entry per carriage return.
@@ -39,7 +40,8 @@ struct Screen {
   }
 };
 
-/// What a terminal shows after `text`: a carriage return moves to the first column, a newline to a fresh line.
+/// What a terminal shows after `text`: a carriage return moves to the first column, a newline to a fresh
+/// line.
 std::string shown(const std::string& text) {
   std::string done;
   std::string line;
@@ -104,7 +106,8 @@ TEST_CASE("the bar grows, tells the time left and ends as one plain line") {
     const auto drawings = screen.drawings();
     REQUIRE(drawings.size() == 5);
     CHECK(drawings[0].starts_with("denoise [" + std::string(33, ' ') + "] 0/4"));
-    CHECK(drawings[1] == "denoise [" + std::string(8, '=') + std::string(25, ' ') + "] 1/4, 2.00 s/step, 6.0 s left");
+    CHECK(drawings[1] ==
+          "denoise [" + std::string(8, '=') + std::string(25, ' ') + "] 1/4, 2.00 s/step, 6.0 s left");
     CHECK(std::count(drawings[4].begin(), drawings[4].end(), '=') == 33);
     for (const std::string& drawing : drawings) CHECK(drawing.find(']') == 42);  // the bar keeps its width
     progress.finish();

@@ -40,6 +40,9 @@ a watercolour of a lighthouse on a cliff, gulls in the wind
 close-up of a bee on a yellow flower, macro photograph
 snow on the roofs of a small village, smoke from the chimneys
 a train crossing a bridge over a deep valley, autumn leaves
+A Photo of the Old City at Night. Two Robots and a Cat. In the Morning, the Light is soft.
+STOP! A sign says: HELLO WORLD. Mars, Zurich, London, New York, Tokyo, Paris
+An Owl, a Horse and a Dragon Fly Over Every Garden; Keep Quiet, Just Breathe. Why? Unknown. XVII
 """.splitlines()
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -159,7 +162,7 @@ def _t5_transformers4_config(pieces: int, length: int) -> dict:
 
 
 def write_t5(directory: pathlib.Path, layout: str, length: int, scratch: pathlib.Path):
-    """`layout`: "transformers5" (tokenizer.json), "transformers4" (spiece.model) or "both", as in the FLUX repositories."""
+    """`layout`: "transformers5" (tokenizer.json) or "transformers4" (spiece.model)."""
     import sentencepiece
     from transformers import T5Tokenizer
 
@@ -180,7 +183,4 @@ def write_t5(directory: pathlib.Path, layout: str, length: int, scratch: pathlib
         return
     tokenizer = T5Tokenizer.from_pretrained(source)
     tokenizer.save_pretrained(directory)
-    if layout == "transformers5":
-        (directory / "spiece.model").unlink(missing_ok=True)
-    else:
-        shutil.copytree(source, directory, dirs_exist_ok=True)
+    (directory / "spiece.model").unlink(missing_ok=True)

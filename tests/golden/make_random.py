@@ -2,9 +2,9 @@
 
 Usage: python make_random.py [data/random.json]
 
-Each stream is one generator; its draws follow each other, so that the state left behind by one is seen by the next.
-Values are bit patterns (8 hex digits for float32, 4 for the 16-bit types). Of long draws the first and the last 24
-values are kept, and the 64-bit FNV-1a hash of all values' little-endian bytes.
+Each stream is one generator; its draws follow each other, so that the state left behind by one is seen
+by the next. Values are bit patterns (8 hex digits for float32, 4 for the 16-bit types). Of long draws
+the first and the last 24 values are kept, and the 64-bit FNV-1a hash of all values' little-endian bytes.
 """
 
 import json
@@ -19,11 +19,13 @@ STREAMS = [
     (42, [("float32", 64)]),
     (42, [("bfloat16", 64)]),
     (42, [("float16", 64)]),
-    (7, [("bfloat16", n) for n in (3, 16, 19, 4, 47)] + [("float16", n) for n in (5, 18, 1)] + [("float32", 20)]),
+    (7, [("bfloat16", n) for n in (3, 16, 19, 4, 47)] + [("float16", n) for n in (5, 18, 1)]
+     + [("float32", 20)]),
     (1234567890123456789, [("float32", 18)]),
     (2**32 + 5, [("float32", 18)]),
     (2**64 - 1, [("float32", 18)]),
-    (2024, [("float32", 16 * 128 * 128), ("bfloat16", 16 * 33 * 47 + 5), ("float16", 16 * 33 * 47), ("float32", 2)]),
+    (2024, [("float32", 16 * 128 * 128), ("bfloat16", 16 * 33 * 47 + 5), ("float16", 16 * 33 * 47),
+            ("float32", 2)]),
 ]
 KEPT = 24
 BYTES = {"float32": (numpy.uint32, torch.int32, 8), "bfloat16": (numpy.uint16, torch.int16, 4),
@@ -46,7 +48,8 @@ def draw(generator, dtype, count):
     if count <= 2 * KEPT + 16:
         result["bits"] = "".join(text)
     else:
-        result |= {"first": "".join(text[:KEPT]), "last": "".join(text[-KEPT:]), "fnv1a": fnv1a(bits.tobytes())}
+        result |= {"first": "".join(text[:KEPT]), "last": "".join(text[-KEPT:])}
+        result["fnv1a"] = fnv1a(bits.tobytes())
     return result
 
 

@@ -1,5 +1,6 @@
-"""Writes data/schedules.json: the noise schedules and Euler steps of diffusers' FlowMatchEulerDiscreteScheduler, driven
-as its Flux pipeline drives it, on the CPU. Needs diffusers and PyTorch.
+"""Writes data/schedules.json: the noise schedules and Euler steps of diffusers'
+FlowMatchEulerDiscreteScheduler, driven as its Flux pipeline drives it, on the CPU. Needs diffusers and
+PyTorch.
 
 Usage: python make_schedules.py [data/schedules.json]
 
@@ -16,8 +17,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
-DEV = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256,
-       "max_image_seq_len": 4096, "num_train_timesteps": 1000}
+DEV = {"shift": 3.0, "use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15,
+       "base_image_seq_len": 256, "max_image_seq_len": 4096, "num_train_timesteps": 1000}
 SCHNELL = DEV | {"shift": 1.0, "use_dynamic_shifting": False}
 
 SCHEDULES = (
@@ -30,7 +31,8 @@ SCHEDULES = (
     + [(SCHNELL | {"shift": 3.0, "shift_terminal": 0.02}, 50, 1)]
     + [(DEV | {"shift_terminal": 0.0}, 4, 1617), (DEV | {"shift_terminal": None}, 4, 1617)]
     + [(SCHNELL | {"invert_sigmas": True}, 28, 1)]
-    + [(DEV | {"base_shift": 0.3, "max_shift": 2.05, "base_image_seq_len": 100, "max_image_seq_len": 7000}, 28, 333)]
+    + [(DEV | {"base_shift": 0.3, "max_shift": 2.05, "base_image_seq_len": 100, "max_image_seq_len": 7000},
+        28, 333)]
     + [(SCHNELL | {"num_train_timesteps": 333, "shift": 1.7}, 28, 1)]
     + [({}, 28, 1)]
 )
@@ -68,8 +70,8 @@ def main():
     schedules = []
     for config, steps, tokens in SCHEDULES:
         scheduler = schedule(config, steps, tokens)
-        schedules.append({"config": config, "steps": steps, "tokens": tokens, "sigmas": words(scheduler.sigmas),
-                          "timesteps": words(scheduler.timesteps)})
+        schedules.append({"config": config, "steps": steps, "tokens": tokens,
+                          "sigmas": words(scheduler.sigmas), "timesteps": words(scheduler.timesteps)})
     default = pathlib.Path(__file__).parent / "data" / "schedules.json"
     path = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else default
     golden = {"diffusers": diffusers.__version__, "torch": torch.__version__,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -32,16 +33,15 @@ struct FP4 : detail::Blockwise4 {
   static constexpr std::array<float, 7> pivots = {0.00260417f, 0.0859375f, 0.20833333f, 0.29166667f,
                                                   0.4166667f,  0.583333f,  0.8333333f};
 
-  /// Magnitude bits by rank (0 the smallest), three bits each from the lowest on: 0, 1, 6, 7, 4, 5, 2, 3.
-  static constexpr std::uint32_t code_of_rank =
-      (0u << 0) | (1u << 3) | (6u << 6) | (7u << 9) | (4u << 12) | (5u << 15) | (2u << 18) | (3u << 21);
-
-  /// Code of `value`, whose block has 1 / absmax = `inverse`.
+  /// Code of `value`, whose block has 1 / absmax = `inverse`. Free of branches and tables: the number of
+  /// pivots below the magnitude, 0 to 7, names the magnitude bits 0, 1, 6, 7, 4, 5, 2, 3, which are the low
+  /// bit of that rank and the negated other two.
   EBB_HOST_DEVICE static constexpr std::uint8_t encode(float value, float inverse) {
     const float y = value * inverse;
     const std::uint32_t sign = y < 0.0f ? 8u : 0u;
-    const std::uint32_t below = rank(y < 0.0f ? -y : y, std::make_index_sequence<7>());
-    return static_cast<std::uint8_t>(((code_of_rank >> (3u * below)) & 7u) | sign);
+    const auto magnitude = std::bit_cast<float>(std::bit_cast<std::uint32_t>(y) & 0x7fffffffu);
+    const std::uint32_t below = rank(magnitude, std::make_index_sequence<7>());
+    return static_cast<std::uint8_t>(((0u - (below & 6u)) & 6u) | (below & 1u) | sign);
   }
   /// Host only: device code reads the table its own way.
   static constexpr float decode(std::uint8_t code, float scale) { return values[code & 0xfu] * scale; }

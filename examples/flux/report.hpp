@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/output_file.hpp"
+#include "ebb/io/footprint.hpp"
+#include "flux/request.hpp"
+
+namespace ebb::flux {
+
+/// What the device tier did during one run.
+struct Traffic {
+  std::size_t arena_bytes = 0;           // weights: the device arena, at its peak
+  std::size_t workspace_bytes = 0;       // activations: the workspace, at its peak
+  std::size_t bytes_moved = 0;           // home to device, all passes
+  std::size_t denoise_bytes_moved = 0;   // of these, during the denoising loop
+  std::size_t copies = 0;                // transfers
+  std::size_t misses = 0;                // units that had not been fetched ahead
+  std::size_t stalls = 0;                // times that compute waited for a transfer
+  double stall_seconds = 0;              // how long in all
+};
+
+/// How the weights came into memory.
+struct LoadReport {
+  double seconds = 0;           // opening, reading and quantizing, all components
+  double quantize_seconds = 0;  // of these, filling the home arenas: read, round, quantize, write
+  std::vector<std::pair<std::string, Footprint>> components;
+};
+
+/// One run as JSON; the fields are described in examples/flux/README.md.
+inline nlohmann::json to_json(const Request& request, const LoadReport& load, const Result& result,
+                              const Traffic& traffic, const std::string& offload, const std::string& compute,
+                              const std::string& device, int threads) {
+  nlohmann::json weights = nlohmann::json::object();
+  for (const auto& [component, footprint] : load.components) {
+    nlohmann::json formats = nlohmann::json::object();
+    for (const auto& [format, bytes] : footprint.formats())
+      formats[format] = {{"tensors", bytes.tensors},
+                         {"codes_bytes", bytes.codes},
+                         {"scales_bytes", bytes.scales},
+                         {"nested_bytes", bytes.nested}};
+    weights[component] = {{"formats", formats},
+                          {"stored_bytes", footprint.stored()},
+                          {"allocated_bytes", footprint.allocated()}};
+  }
+  return {{"device", device},
+          {"threads", threads},
+          {"compute", compute},
+          {"offload", offload},
+          {"height", request.height},
+          {"width", request.width},
+          {"steps", request.steps},
+          {"batch", request.batch()},
+          {"load_seconds", load.seconds},
+          {"quantize_seconds", load.quantize_seconds},
+          {"text_seconds", result.text_seconds},
+          {"denoise_seconds", result.denoise_seconds},
+          {"decode_seconds", result.decode_seconds},
+          {"step_seconds", result.step_seconds},
+          {"weights", weights},
+          {"device_peak_bytes", traffic.arena_bytes + traffic.workspace_bytes},
+          {"arena_peak_bytes", traffic.arena_bytes},
+          {"workspace_peak_bytes", traffic.workspace_bytes},
+          {"bytes_moved", traffic.bytes_moved},
+          {"bytes_moved_per_step", request.steps == 0 ? 0 : traffic.denoise_bytes_moved / request.steps},
+          {"copies", traffic.copies},
+          {"misses", traffic.misses},
+          {"stalls", traffic.stalls},
+          {"stall_seconds", traffic.stall_seconds},
+          {"warnings", result.warnings}};
+}
+
+/// Writes `report` as indented JSON; the file appears complete or not at all. @throws FileError
+inline void write_report(const std::filesystem::path& path, const nlohmann::json& report) {
+  const std::string text = report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  examples::AtomicFile file(path);
+  file.write(text.data(), text.size());
+  file.commit();
+}
+
+}  // namespace ebb::flux

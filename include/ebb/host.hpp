@@ -1,0 +1,11 @@
+#pragma once
+// The CPU backend: ebb.hpp and the operations in Eigen.
+
+#include "ebb/ebb.hpp"
+#include "ebb/host/attention.hpp"
+#include "ebb/host/context.hpp"
+#include "ebb/host/conv.hpp"
+#include "ebb/host/elementwise.hpp"
+#include "ebb/host/linear.hpp"
+#include "ebb/host/norm.hpp"
+#include "ebb/host/stream.hpp"
