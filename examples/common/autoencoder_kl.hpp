@@ -1,9 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -183,6 +185,7 @@ struct UpBlock {
 /// Decoder half of diffusers' AutoencoderKL.
 struct AutoencoderDecoder {
   static constexpr Level level = Level::model;
+  static constexpr std::array<std::string_view, 2> unused_prefixes{"encoder.", "quant_conv."};
   Maybe<nn::Conv2d> post_quant;
   nn::Conv2d conv_in;
   MiddleBlock middle;
@@ -213,13 +216,13 @@ struct AutoencoderDecoder {
     if (config.mid_attention)
       decoder.middle.attentions.push_back(PixelAttention::make(top, config.groups));
     std::size_t width = top;
-    for (std::size_t level = config.channels.size(); level-- > 0;) {
+    for (std::size_t depth = config.channels.size(); depth-- > 0;) {
       UpBlock block;
       for (std::size_t layer = 0; layer <= config.layers_per_block; ++layer) {
-        block.resnets.push_back(ResnetBlock::make(width, config.channels[level], config.groups));
-        width = config.channels[level];
+        block.resnets.push_back(ResnetBlock::make(width, config.channels[depth], config.groups));
+        width = config.channels[depth];
       }
-      if (level > 0) block.upsamplers.push_back({nn::Conv2d::make(width, width, 3)});
+      if (depth > 0) block.upsamplers.push_back({nn::Conv2d::make(width, width, 3)});
       decoder.up_blocks.push_back(std::move(block));
     }
     return decoder;

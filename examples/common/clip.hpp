@@ -1,11 +1,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <tuple>
 
 #include "common/config_file.hpp"
@@ -102,6 +104,9 @@ struct ClipLayer {
 /// CLIPTextModel of transformers, reduced to what Flux takes from it: the pooled output.
 struct ClipTextModel {
   static constexpr Level level = Level::model;
+  static constexpr std::string_view optional_prefix = "text_model.";  // transformers 5 writes names without it
+  static constexpr std::array<std::string_view, 2> unused_prefixes{"text_model.embeddings.position_ids",
+                                                                   "embeddings.position_ids"};
   nn::Embedding tokens, positions;
   Repeat<ClipLayer> layers;
   nn::LayerNorm final_norm;

@@ -8,6 +8,7 @@
 #include <span>
 #include <string_view>
 #include <tuple>
+#include <utility>
 
 #include "common/config_file.hpp"
 #include "ebb/module/call.hpp"
@@ -146,6 +147,8 @@ struct T5EncoderModel {
   static constexpr Level level = Level::model;
   /// The reference never quantizes these, nor stores them in float16: the residual stream overflows there.
   static constexpr std::array<std::string_view, 1> keep_in_fp32{"wo"};
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 1> aliases{
+      {{"shared.weight", "encoder.embed_tokens.weight"}}};
   nn::Embedding shared;
   Repeat<T5Block> blocks;
   nn::RMSNorm final_norm;

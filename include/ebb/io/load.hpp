@@ -33,9 +33,30 @@ struct LoadOptions {
   FormatChoice format;                // of the weights of linears; dense leaves them as they are
   std::vector<std::string> skip;      // modules that stay dense, see is_skipped
   DType compute = DType::f32;         // type of the activations: dense weights of a wider type are rounded to it
-  std::vector<std::string> ignored;   // prefixes of tensors in the file that the model does not use
-  std::vector<std::pair<std::string, std::string>> aliases;  // name in the model, other name in some files
   int threads = 1;
+};
+
+/// Liberties that files take with a model's tensors, read from its static members where it has them:
+/// `keep_in_fp32` (parts of paths that are neither quantized nor rounded), `unused_prefixes` (tensors in the file that
+/// the model does not need), `optional_prefix` (which some files leave out), `aliases` (name, other name).
+struct FileConventions {
+  std::vector<std::string> kept;
+  std::vector<std::string> unused_prefixes;
+  std::string optional_prefix;
+  std::vector<std::pair<std::string, std::string>> aliases;
+
+  template <class Model>
+  static FileConventions of() {
+    FileConventions conventions;
+    if constexpr (requires { Model::keep_in_fp32; })
+      conventions.kept.assign(Model::keep_in_fp32.begin(), Model::keep_in_fp32.end());
+    if constexpr (requires { Model::unused_prefixes; })
+      conventions.unused_prefixes.assign(Model::unused_prefixes.begin(), Model::unused_prefixes.end());
+    if constexpr (requires { Model::optional_prefix; }) conventions.optional_prefix = Model::optional_prefix;
+    if constexpr (requires { Model::aliases; })
+      conventions.aliases.assign(Model::aliases.begin(), Model::aliases.end());
+    return conventions;
+  }
 };
 
 /// Fills a component's home arena from a checkpoint, tensor by tensor: mapped file -> (rounding, quantization) ->
@@ -49,15 +70,12 @@ class Loader {
   /// @throws FileError for missing, surplus or mis-shaped tensors (names file, tensor, expected, found)
   template <Module Model>
   Loader(Model& model, std::string component, const Checkpoint& checkpoint, const LoadOptions& options)
-      : checkpoint_(checkpoint), options_(options) {
-    std::vector<std::string> kept;
-    if constexpr (requires { Model::keep_in_fp32; })
-      kept.assign(std::begin(Model::keep_in_fp32), std::end(Model::keep_in_fp32));
+      : checkpoint_(checkpoint), options_(options), conventions_(FileConventions::of<Model>()) {
     std::vector<std::string> used;
     for_each_parameter(model, [&]<class P, class Owner>(const std::string& name, P& parameter, Owner&) {
       const std::string stored = stored_name(name);
       used.push_back(stored);
-      jobs_.push_back(settle<Owner>(name, stored, parameter, kept));
+      jobs_.push_back(settle<Owner>(name, stored, parameter));
     });
     check_surplus(std::move(used));
     outline_ = outline_of(model, std::move(component));
@@ -115,15 +133,16 @@ class Loader {
 
   std::string stored_name(const std::string& name) const {
     if (checkpoint_.find(name)) return name;
-    for (const auto& [expected, other] : options_.aliases)
+    if (const std::string& prefix = conventions_.optional_prefix; !prefix.empty() && name.starts_with(prefix))
+      if (checkpoint_.find(name.substr(prefix.size()))) return name.substr(prefix.size());
+    for (const auto& [expected, other] : conventions_.aliases)
       if (expected == name && checkpoint_.find(other)) return other;
     return name;
   }
 
   /// Chooses the parameter's format and says how to fill it.
   template <class Owner, class P>
-  Job settle(const std::string& name, const std::string& stored, P& parameter,
-             const std::vector<std::string>& kept) {
+  Job settle(const std::string& name, const std::string& stored, P& parameter) {
     const Shape shape = parameter.shape();
     Job job{.name = name, .format = {}, .fill = {}};
     if constexpr (std::is_same_v<P, AnyTensor>) {
@@ -139,7 +158,7 @@ class Loader {
           bitsandbytes::read_into(checkpoint_, stored, target, segment);
         };
       } else if (options_.format.kind != FormatChoice::Kind::dense && !is_skipped(path, options_.skip) &&
-                 !is_skipped(path, kept)) {
+                 !is_skipped(path, conventions_.kept)) {
         expect(stored, shape);
         emplace(parameter, shape, options_.format);
         const AnyTensor target = parameter;
@@ -149,7 +168,7 @@ class Loader {
         };
       }
     }
-    if (!job.fill) settle_dense<Owner>(stored, shape, parameter, kept, job);
+    if (!job.fill) settle_dense<Owner>(stored, shape, parameter, job);
     job.format = format_text(parameter);
     job.bytes = parameter.bytes();
     if constexpr (requires { parameter.format_name(); })
@@ -160,8 +179,7 @@ class Loader {
   }
 
   template <class Owner, class P>
-  void settle_dense(const std::string& stored, const Shape& shape, P& parameter,
-                    const std::vector<std::string>& kept, Job& job) {
+  void settle_dense(const std::string& stored, const Shape& shape, P& parameter, Job& job) {
     constexpr bool permuted = requires { Owner::stored_channels_first; } && !std::is_same_v<P, Vector>;
     Shape in_file = shape;
     if constexpr (permuted) in_file = Shape{shape[0], shape[3], shape[1], shape[2]};
@@ -169,7 +187,7 @@ class Loader {
     DType type = source.dtype;
     if constexpr (!std::is_same_v<P, Vector>) {
       const bool exact = size_of(type) <= 2 && options_.compute == DType::f32;
-      if (!exact && !has_path_part(stored, kept)) type = options_.compute;
+      if (!exact && !has_path_part(stored, conventions_.kept)) type = options_.compute;
       emplace_dense(parameter, shape, type);
     }
     const P target = parameter;
@@ -220,9 +238,9 @@ class Loader {
           owner && std::binary_search(used.begin(), used.end(), *owner))
         continue;
       const bool known =
-          std::any_of(options_.ignored.begin(), options_.ignored.end(),
+          std::any_of(conventions_.unused_prefixes.begin(), conventions_.unused_prefixes.end(),
                       [&](const std::string& prefix) { return name.starts_with(prefix); }) ||
-          std::any_of(options_.aliases.begin(), options_.aliases.end(),
+          std::any_of(conventions_.aliases.begin(), conventions_.aliases.end(),
                       [&](const auto& alias) { return alias.second == name || alias.first == name; });
       if (!known)
         throw FileError(concat(checkpoint_.file_of(name).string(), ": tensor '", name,
@@ -301,6 +319,7 @@ class Loader {
 
   const Checkpoint& checkpoint_;
   LoadOptions options_;
+  FileConventions conventions_;
   std::vector<Job> jobs_;
   Outline outline_;
   Footprint footprint_;

@@ -60,11 +60,11 @@ struct Plan {
 namespace detail {
 
 struct BudgetFit {
-  std::vector<bool> streamed;
-  std::vector<std::size_t> offsets;  // of all units of the component
+  std::vector<bool> streamed = {};
+  std::vector<std::size_t> offsets = {};  // of all units of the component
   std::size_t lookahead = 0;
   std::size_t bytes = 0;
-  Ring ring;
+  Ring ring = {};
 };
 
 /// Places the units of one component: those marked in a ring at offset 0, the others behind it.

@@ -59,7 +59,7 @@ class StreamPrefetcher {
   void for_each_overwritten(std::size_t unit, Visit&& visit) const {
     if (present(unit)) return;
     for (const std::size_t other : occupants_)
-      if (overlap(unit, other)) visit(other);
+      if (units_[other]->present && overlap(unit, other)) visit(other);
   }
 
   /// Starts the copy of `unit` unless it is present. What it overwrites must have been released.
@@ -69,11 +69,8 @@ class StreamPrefetcher {
     for_each_overwritten(unit, [&](std::size_t other) {
       require(!units_[other]->in_use, "offload: a unit was fetched over one that is still computed with");
     });
-    std::erase_if(occupants_, [&](std::size_t other) {
-      if (!overlap(unit, other)) return false;
-      evict(*units_[other]);
-      return true;
-    });
+    for_each_overwritten(unit, [&](std::size_t other) { evict(*units_[other]); });
+    std::erase_if(occupants_, [&](std::size_t other) { return !units_[other]->present; });
     device_.copy(arena_ + target.transfer.offset, target.transfer.home, target.transfer.bytes, copy_);
     device_.record(target.ready.get(), copy_);
     target.present = true;
@@ -133,6 +130,7 @@ class StreamPrefetcher {
 
   /// Later copies may overwrite `unit`. One wait is enough: the copy stream keeps the order of all that follow.
   void evict(Tracked& unit) {
+    if (!unit.present) return;
     if (unit.must_wait) device_.wait(copy_, unit.free.get());
     unit.must_wait = false;
     unit.present = false;

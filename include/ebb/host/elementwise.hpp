@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include "ebb/core/dtype.hpp"
+#include "ebb/host/context.hpp"
+#include "ebb/ops/elementwise.hpp"
+#include "ebb/tensor/any_of.hpp"
+#include "ebb/tensor/dequantize.hpp"
+
+namespace ebb::host {
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void silu(const Context<T>&, std::type_identity_t<Matrix<const T>> x, Matrix<T> y) {
+  check_same_extents("silu", x, y);
+  for (std::size_t row = 0; row < x.rows; ++row)
+    for (std::size_t i = 0; i < x.columns; ++i) {
+      const auto value = static_cast<float>(x(row, i));
+      y(row, i) = static_cast<T>(value / (1.0f + std::exp(-value)));
+    }
+}
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void add(const Context<T>&, std::type_identity_t<Matrix<const T>> a, std::type_identity_t<Matrix<const T>> b,
+         Matrix<T> y) {
+  check_same_extents("add", a, y);
+  check_same_extents("add", b, y);
+  for (std::size_t row = 0; row < y.rows; ++row)
+    for (std::size_t i = 0; i < y.columns; ++i)
+      y(row, i) = static_cast<T>(static_cast<float>(a(row, i)) + static_cast<float>(b(row, i)));
+}
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void timestep_embedding(const Context<T>&, std::span<const float> timesteps, Matrix<T> y) {
+  check_timestep_embedding(timesteps.size(), y);
+  const std::size_t half = y.columns / 2;
+  for (std::size_t row = 0; row < y.rows; ++row)
+    for (std::size_t i = 0; i < half; ++i) {
+      // float32 throughout, in the reference's order: the exponent divides before the exponential
+      const float exponent = -9.210340371976184f * static_cast<float>(i) / static_cast<float>(half);
+      const float angle = timesteps[row] * std::exp(exponent);
+      y(row, i) = static_cast<T>(std::cos(angle));
+      y(row, half + i) = static_cast<T>(std::sin(angle));
+    }
+}
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void gather_rows(const Context<T>&, const DenseTensor& table, std::span<const std::int32_t> ids, Matrix<T> y) {
+  check_gather(table.shape(), ids, y);
+  for (std::size_t row = 0; row < ids.size(); ++row)
+    dequantize(table, static_cast<std::size_t>(ids[row]) * y.columns, std::span<T>(y.row(row), y.columns));
+}
+
+}  // namespace ebb::host

@@ -1,0 +1,286 @@
+#pragma once
+
+#include <Eigen/Core>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "ebb/core/dtype.hpp"
+#include "ebb/epilogue/epilogue.hpp"
+#include "ebb/host/context.hpp"
+#include "ebb/host/simd.hpp"
+#include "ebb/ops/linear.hpp"
+#include "ebb/tensor/any_of.hpp"
+#include "ebb/tensor/dequantize.hpp"
+
+namespace ebb::host {
+
+namespace detail {
+
+using RowMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using ConstRows = Eigen::Map<const RowMajor, Eigen::Unaligned, Eigen::OuterStride<>>;
+using Rows = Eigen::Map<RowMajor, Eigen::Unaligned, Eigen::OuterStride<>>;
+
+inline Eigen::Index index(std::size_t value) { return static_cast<Eigen::Index>(value); }
+
+/// y [m, n] = (or +=) x [m, k] * w [n, k]^T; `stride`s are elements between rows. On as many threads as Eigen may
+/// take: one inside a parallel region.
+inline void multiply(const float* x, std::size_t x_stride, const float* w, std::size_t w_stride, float* y,
+                     std::size_t y_stride, std::size_t m, std::size_t n, std::size_t k) {
+  const ConstRows left(x, index(m), index(k), Eigen::OuterStride<>(index(x_stride)));
+  const ConstRows right(w, index(n), index(k), Eigen::OuterStride<>(index(w_stride)));
+  Rows result(y, index(m), index(n), Eigen::OuterStride<>(index(y_stride)));
+  result.noalias() = left * right.transpose();
+}
+
+/// x as contiguous float32 rows: itself where it is, else a copy in the workspace.
+template <class T>
+Matrix<const float> as_float(const Context<T>& ctx, const Matrix<const T>& x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    const Matrix<float> copy(ctx.template array<float>(x.size()).data(), x.rows, x.columns);
+#pragma omp parallel for num_threads(ctx.threads()) schedule(static) if (x.size() > 65536)
+    for (std::size_t row = 0; row < x.rows; ++row)
+      for (std::size_t column = 0; column < x.columns; ++column)
+        copy(row, column) = static_cast<float>(x(row, column));
+    return copy;
+  }
+}
+
+/// Elements [first, first + out.size()) as float32: the vectorized form of `ebb::dequantize`, equal bit for bit.
+template <QuantFormat Format>
+void decode(const QuantizedTensor<Format>& weight, std::size_t first, std::span<float> out) {
+  if constexpr (BlockFormat<Format>) {
+    const std::size_t block = weight.group();
+    std::size_t done = 0;
+    while (done < out.size()) {
+      const std::size_t element = first + done;
+      const std::size_t group = element / block;
+      std::size_t count = std::min(out.size() - done, (group + 1) * block - element);
+      if (element % 2 != 0 || count % 2 != 0) {  // an odd row length: one element the slow way
+        const std::size_t single = element % 2 != 0 ? 1 : count;
+        dequantize(weight, element, out.subspan(done, single));
+        done += single;
+        continue;
+      }
+      decode_nibbles(weight.codes().data() + element / 2, count, Format::values.data(), weight.scale(group),
+                     out.data() + done);
+      done += count;
+    }
+  } else {
+    dequantize(weight, first, out);
+  }
+}
+
+template <class T, class Stage>
+void store(const float* tile, std::size_t stride, std::size_t rows, std::size_t columns, std::size_t first_row,
+           std::size_t first_column, const Stage& stage, const Matrix<T>& y) {
+  for (std::size_t row = 0; row < rows; ++row) {
+    T* out = y.row(first_row + row) + first_column;
+    for (std::size_t column = 0; column < columns; ++column)
+      out[column] = static_cast<T>(stage(tile[row * stride + column], first_row + row, first_column + column));
+  }
+}
+
+inline constexpr std::size_t panel_columns = 128;  // outputs that are decoded at a time: 128 x 3072 floats fill an L2
+inline constexpr std::size_t tile_rows = 512;      // tokens that are multiplied at a time
+inline constexpr std::size_t vector_rows = 4;      // up to here decoding costs more than multiplying
+
+/// Few rows: each thread decodes rows of the weight once and takes their products with all rows of x.
+template <class T, QuantFormat Format, class Stage>
+void linear_vector(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<Format>& weight,
+                   const Stage& stage, const Matrix<T>& y) {
+  const std::size_t k = x.columns;
+  const auto scratch = ctx.template array<float>(static_cast<std::size_t>(ctx.threads()) * k);
+  const bool direct = [&] {
+    if constexpr (BlockFormat<Format>) return k % weight.group() == 0 && x.rows == 1;
+    return false;
+  }();
+#pragma omp parallel num_threads(ctx.threads())
+  {
+#ifdef _OPENMP
+    float* row = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * k;
+#else
+    float* row = scratch.data();
+#endif
+#pragma omp for schedule(static)
+    for (std::size_t n = 0; n < y.columns; ++n) {
+      if constexpr (BlockFormat<Format>) {
+        if (direct) {
+          const std::size_t block = weight.group();
+          float sum = 0.0f;
+          for (std::size_t at = 0; at < k; at += block)
+            sum += weight.scale((n * k + at) / block) * dot_nibbles(weight.codes().data() + (n * k + at) / 2, block,
+                                                                    Format::values.data(), x.data + at);
+          y(0, n) = static_cast<T>(stage(sum, 0, n));
+          continue;
+        }
+      }
+      decode(weight, n * k, std::span(row, k));
+      const Eigen::Map<const Eigen::VectorXf> right(row, index(k));
+      for (std::size_t m = 0; m < x.rows; ++m) {
+        const Eigen::Map<const Eigen::VectorXf> left(x.row(m), index(k));
+        y(m, n) = static_cast<T>(stage(left.dot(right), m, n));
+      }
+    }
+  }
+}
+
+/// Many rows: each thread takes panels of the weight, decodes one, multiplies it with all of x, and finishes the
+/// tile while it is in the cache.
+template <class T, QuantFormat Format, class Stage>
+void linear_panels(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<Format>& weight,
+                   const Stage& stage, const Matrix<T>& y) {
+  const std::size_t k = x.columns;
+  const std::size_t panels = (y.columns + panel_columns - 1) / panel_columns;
+  const auto threads = static_cast<std::size_t>(ctx.threads());
+  const std::size_t rows = std::min(tile_rows, x.rows);
+  const auto decoded = ctx.template array<float>(threads * panel_columns * k);
+  const auto tiles = ctx.template array<float>(threads * rows * panel_columns);
+#pragma omp parallel num_threads(ctx.threads())
+  {
+#ifdef _OPENMP
+    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+#else
+    const std::size_t thread = 0;
+#endif
+    float* panel = decoded.data() + thread * panel_columns * k;
+    float* tile = tiles.data() + thread * rows * panel_columns;
+#pragma omp for schedule(dynamic)
+    for (std::size_t number = 0; number < panels; ++number) {
+      const std::size_t first = number * panel_columns;
+      const std::size_t columns = std::min(panel_columns, y.columns - first);
+      const float* right = panel;
+      if constexpr (std::is_same_v<Format, F32>)
+        right = weight.values().data() + first * k;
+      else
+        decode(weight, first * k, std::span(panel, columns * k));
+      for (std::size_t row = 0; row < x.rows; row += rows) {
+        const std::size_t count = std::min(rows, x.rows - row);
+        multiply(x.row(row), x.stride, right, k, tile, panel_columns, count, columns, k);
+        store(tile, panel_columns, count, columns, row, first, stage, y);
+      }
+    }
+  }
+}
+
+/// Without fusion: the whole weight, then the whole product, then the whole epilogue.
+template <class T, QuantFormat Format, class Stage>
+void linear_unfused(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<Format>& weight,
+                    const Stage& stage, const Matrix<T>& y) {
+  const auto dense = ctx.template array<float>(weight.elements());
+  dequantize(weight, 0, dense);
+  const auto product = ctx.template array<float>(y.size());
+  Eigen::setNbThreads(ctx.threads());
+  multiply(x.data, x.stride, dense.data(), x.columns, product.data(), y.columns, x.rows, y.columns, x.columns);
+  store(product.data(), y.columns, y.rows, y.columns, 0, 0, stage, y);
+}
+
+/// LLM.int8 (Dettmers et al., 2022) with the arithmetic of bitsandbytes: activations are rounded to float16, rows of
+/// them to int8 by their largest magnitude, products are summed exactly; columns that hold a magnitude at or above
+/// the threshold are left out there and multiplied with the dequantized weight instead.
+template <class T, class Stage>
+void linear_int8(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<INT8>& weight,
+                 const Stage& stage, const Matrix<T>& y) {
+  const std::size_t k = x.columns;
+  const std::size_t m = x.rows;
+  const float threshold = weight.options().outlier_threshold;
+  const Matrix<float> half(ctx.template array<float>(m * k).data(), m, k);
+  const Matrix<float> quantized(ctx.template array<float>(m * k).data(), m, k);
+  const auto scales = ctx.template array<float>(m);
+  std::vector<char> is_outlier(k, 0);
+  for (std::size_t row = 0; row < m; ++row)
+    for (std::size_t column = 0; column < k; ++column) {
+      half(row, column) = static_cast<float>(float16(x(row, column)));
+      if (threshold > 0.0f && std::abs(half(row, column)) >= threshold) is_outlier[column] = 1;
+    }
+  std::vector<std::size_t> outliers;
+  for (std::size_t column = 0; column < k; ++column)
+    if (is_outlier[column]) outliers.push_back(column);
+  for (std::size_t row = 0; row < m; ++row) {
+    float largest = 0.0f;  // of the values that are no outliers themselves
+    for (std::size_t column = 0; column < k; ++column) {
+      const float magnitude = std::abs(half(row, column));
+      if (!(threshold > 0.0f && magnitude >= threshold)) largest = std::max(largest, magnitude);
+    }
+    scales[row] = largest;
+    const float inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
+    for (std::size_t column = 0; column < k; ++column)
+      quantized(row, column) = is_outlier[column] ? 0.0f : std::nearbyint(half(row, column) * inverse);
+  }
+  // Sums of products of int8 stay below 2^24 over 1024 columns, so that float32 holds them exactly.
+  constexpr std::size_t exact_columns = 1024;
+  const std::size_t panels = (y.columns + panel_columns - 1) / panel_columns;
+  const auto threads = static_cast<std::size_t>(ctx.threads());
+  const auto decoded = ctx.template array<float>(threads * panel_columns * exact_columns);
+  const auto partial = ctx.template array<float>(threads * m * panel_columns);
+  const auto sums = ctx.template array<std::int32_t>(threads * m * panel_columns);
+  const auto codes = weight.codes();
+#pragma omp parallel num_threads(ctx.threads())
+  {
+#ifdef _OPENMP
+    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
+#else
+    const std::size_t thread = 0;
+#endif
+    float* panel = decoded.data() + thread * panel_columns * exact_columns;
+    float* part = partial.data() + thread * m * panel_columns;
+    std::int32_t* sum = sums.data() + thread * m * panel_columns;
+#pragma omp for schedule(dynamic)
+    for (std::size_t number = 0; number < panels; ++number) {
+      const std::size_t first = number * panel_columns;
+      const std::size_t columns = std::min(panel_columns, y.columns - first);
+      std::fill_n(sum, m * panel_columns, 0);
+      for (std::size_t begin = 0; begin < k; begin += exact_columns) {
+        const std::size_t count = std::min(exact_columns, k - begin);
+        for (std::size_t n = 0; n < columns; ++n)
+          for (std::size_t i = 0; i < count; ++i)
+            panel[n * exact_columns + i] = static_cast<float>(codes[(first + n) * k + begin + i]);
+        multiply(quantized.data + begin, k, panel, exact_columns, part, panel_columns, m, columns, count);
+        for (std::size_t i = 0; i < m; ++i)
+          for (std::size_t n = 0; n < columns; ++n)
+            sum[i * panel_columns + n] += static_cast<std::int32_t>(part[i * panel_columns + n]);
+      }
+      for (std::size_t i = 0; i < m; ++i)
+        for (std::size_t n = 0; n < columns; ++n) {
+          const float scale = weight.scale(first + n);
+          float value = static_cast<float>(sum[i * panel_columns + n]) * (scales[i] * scale) * (1.0f / (127.0f * 127.0f));
+          for (const std::size_t column : outliers)
+            value += half(i, column) * INT8::decode(codes[(first + n) * k + column], scale);
+          y(i, first + n) = static_cast<T>(stage(value, i, first + n));
+        }
+    }
+  }
+}
+
+}  // namespace detail
+
+/// See ops/linear.hpp. Quantized weights are decoded a panel of outputs at a time, never as a whole.
+template <Element T, Epilogue Stage>
+void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyTensor& weight, Stage stage,
+            Matrix<T> y) {
+  check_linear(x, weight.shape(), y);
+  if (y.size() == 0) return;
+  const auto frame = ctx.workspace().frame();
+  const Matrix<const float> wide = detail::as_float(ctx, x);
+  weight.visit([&]<class Format>(const QuantizedTensor<Format>& tensor) {
+    if constexpr (std::is_same_v<Format, INT8>)
+      detail::linear_int8(ctx, wide, tensor, stage, y);
+    else if (ctx.fusion() == Fusion::off)
+      detail::linear_unfused(ctx, wide, tensor, stage, y);
+    else if (x.rows <= detail::vector_rows)
+      detail::linear_vector(ctx, wide, tensor, stage, y);
+    else
+      detail::linear_panels(ctx, wide, tensor, stage, y);
+  });
+}
+
+}  // namespace ebb::host

@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace ebb::host::detail {
+
+/// Expands packed 4-bit codes, first element in the high nibble, to table[code] * scale. `table` has 16 entries,
+/// `count` is even and elements start at a byte. The product is rounded once, as `ebb::dequantize` does.
+inline void decode_nibbles(const std::uint8_t* codes, std::size_t count, const float* table, float scale, float* out) {
+  std::size_t i = 0;
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const __m512 values = _mm512_mul_ps(_mm512_loadu_ps(table), _mm512_set1_ps(scale));
+  for (; i + 32 <= count; i += 32) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+    const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    const __m512i first = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
+    const __m512i second = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(high, low));
+    _mm512_storeu_ps(out + i, _mm512_permutexvar_ps(first, values));
+    _mm512_storeu_ps(out + i + 16, _mm512_permutexvar_ps(second, values));
+  }
+#elif defined(__AVX2__)
+  const __m256 factor = _mm256_set1_ps(scale);
+  const __m256 lower = _mm256_mul_ps(_mm256_loadu_ps(table), factor);
+  const __m256 upper = _mm256_mul_ps(_mm256_loadu_ps(table + 8), factor);
+  for (; i + 16 <= count; i += 16) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + i / 2));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+    const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    const __m128i order = _mm_unpacklo_epi8(high, low);
+    for (int half = 0; half < 2; ++half) {
+      const __m256i index = _mm256_cvtepu8_epi32(half == 0 ? order : _mm_srli_si128(order, 8));
+      const __m256 from_lower = _mm256_permutevar8x32_ps(lower, index);
+      const __m256 from_upper = _mm256_permutevar8x32_ps(upper, index);
+      const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // bit 3 of the code as the sign
+      _mm256_storeu_ps(out + i + static_cast<std::size_t>(half) * 8,
+                       _mm256_blendv_ps(from_lower, from_upper, choice));
+    }
+  }
+#endif
+  for (; i < count; i += 2) {
+    const unsigned byte = codes[i / 2];
+    out[i] = table[byte >> 4] * scale;
+    out[i + 1] = table[byte & 15u] * scale;
+  }
+}
+
+/// Sum of table[code] * x over `count` elements (even, starting at a byte): the scale is the caller's.
+inline float dot_nibbles(const std::uint8_t* codes, std::size_t count, const float* table, const float* x) {
+  float sum = 0.0f;
+  std::size_t i = 0;
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+  const __m512 values = _mm512_loadu_ps(table);
+  __m512 first_sum = _mm512_setzero_ps();
+  __m512 second_sum = _mm512_setzero_ps();
+  for (; i + 32 <= count; i += 32) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
+    const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+    const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    const __m512i first = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
+    const __m512i second = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(high, low));
+    first_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(first, values), _mm512_loadu_ps(x + i), first_sum);
+    second_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(second, values), _mm512_loadu_ps(x + i + 16), second_sum);
+  }
+  sum = _mm512_reduce_add_ps(_mm512_add_ps(first_sum, second_sum));
+#endif
+  for (; i < count; i += 2) {
+    const unsigned byte = codes[i / 2];
+    sum += table[byte >> 4] * x[i] + table[byte & 15u] * x[i + 1];
+  }
+  return sum;
+}
+
+}  // namespace ebb::host::detail

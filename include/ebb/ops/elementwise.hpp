@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstddef>
+
+#include "ebb/core/error.hpp"
+#include "ebb/core/shape.hpp"
+#include "ebb/core/view.hpp"
+
+namespace ebb {
+
+/// Contract of silu(ctx, x, y) and add(ctx, a, b, y): equal extents, y may be an operand. @throws ShapeError
+template <class X, class Y>
+void check_same_extents(const char* op, const X& x, const Y& y) {
+  if (x.rows != y.rows || x.columns != y.columns)
+    throw ShapeError(concat(op, ": expected equal matrices, found [", x.rows, ", ", x.columns, "] and [", y.rows, ", ",
+                            y.columns, "]"));
+}
+
+/// Contract of timestep_embedding(ctx, t, y): y [t.size(), width], width even: cosines of t * exp(-ln(10000) i / half)
+/// in the first half, sines in the second (diffusers' Timesteps with flip_sin_to_cos, shift 0). @throws ShapeError
+template <class Y>
+void check_timestep_embedding(std::size_t timesteps, const Y& y) {
+  if (y.rows != timesteps || y.columns % 2 != 0)
+    throw ShapeError(concat("timestep_embedding: expected y [", timesteps, ", even], found [", y.rows, ", ", y.columns,
+                            "]"));
+}
+
+/// Contract of gather_rows(ctx, table, ids, y): y[i] = table[ids[i]]; table [rows, width], y [ids, width].
+/// @throws ShapeError, also for an id outside the table
+template <class Ids, class Y>
+void check_gather(const Shape& table, const Ids& ids, const Y& y) {
+  if (table.rank() != 2 || y.rows != ids.size() || y.columns != table[1])
+    throw ShapeError(concat("gather_rows: expected y [", ids.size(), ", width] of a table [rows, width], found y [",
+                            y.rows, ", ", y.columns, "], table ", table.text()));
+  for (const auto id : ids)
+    if (id < 0 || static_cast<std::size_t>(id) >= table[0])
+      throw ShapeError(concat("gather_rows: id ", id, " is outside a table of ", table[0],
+                              " rows: tokenizer and model do not belong together"));
+}
+
+}  // namespace ebb

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "ebb/core/error.hpp"
+#include "ebb/core/shape.hpp"
+#include "ebb/core/view.hpp"
+
+namespace ebb {
+
+/// Contract of `linear(ctx, x, weight, epilogue, y)`: y = epilogue(x weight^T), accumulated in float32 and rounded once.
+///   x [M, K] and y [M, N] in the context's element type, rows may be strided; weight [N, K] in any format.
+/// y must not overlap x. Epilogue stages may read the element of y that they replace.
+/// @throws ShapeError
+template <class T>
+void check_linear(const Matrix<const T>& x, const Shape& weight, const Matrix<T>& y) {
+  if (weight.rank() != 2 || x.columns != weight[1] || y.columns != weight[0] || x.rows != y.rows)
+    throw ShapeError(concat("linear: expected x [M, K], weight [N, K], y [M, N], found x [", x.rows, ", ", x.columns,
+                            "], weight ", weight.text(), ", y [", y.rows, ", ", y.columns, "]"));
+}
+
+}  // namespace ebb
