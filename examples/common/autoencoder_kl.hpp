@@ -241,12 +241,12 @@ struct AutoencoderDecoder {
     // Two buffers of the largest activation take turns: [level input, level output].
     std::size_t largest = 0;
     std::size_t side = 1;
-    for (std::size_t level = 0; level < up_blocks.size(); ++level) {
-      const std::size_t inputs = level == 0 ? config.channels.back() : up_blocks[level - 1].outputs();
-      largest = std::max(largest, side * side * std::max(inputs, up_blocks[level].outputs()));
-      if (up_blocks[level].upsamplers.size() > 0) {
+    for (std::size_t at = 0; at < up_blocks.size(); ++at) {
+      const std::size_t inputs = at == 0 ? config.channels.back() : up_blocks[at - 1].outputs();
+      largest = std::max(largest, side * side * std::max(inputs, up_blocks[at].outputs()));
+      if (up_blocks[at].upsamplers.size() > 0) {
         side *= 2;
-        largest = std::max(largest, side * side * up_blocks[level].outputs());
+        largest = std::max(largest, side * side * up_blocks[at].outputs());
       }
     }
     const std::size_t pixels = latents.batch * latents.height * latents.width;
@@ -285,7 +285,7 @@ struct AutoencoderDecoder {
 };
 static_assert(Module<ResnetBlock> && Module<PixelAttention> && Module<UpBlock> && Module<AutoencoderDecoder>);
 
-/// How a batch of latents is decoded. Slicing: one picture at a time, the same result with less memory.
+/// How a batch of latents is decoded. Slicing: one picture at a time, less memory.
 /// Tiling: overlapping tiles that are blended, much less memory, a slightly different result.
 enum class Slicing { off, on };
 enum class Tiling { off, on };

@@ -101,7 +101,7 @@ struct Options {
         ->group(memory);
     app.add_flag("--vae-tiling", vae_tiling, "decode in overlapping tiles: less memory, slightly different seams")
         ->group(memory);
-    app.add_flag("--vae-slicing", vae_slicing, "decode one picture of a batch at a time: less memory, same result")
+    app.add_flag("--vae-slicing", vae_slicing, "decode one picture of a batch at a time: less memory")
         ->group(memory);
 
     const auto machine = "Machine";

@@ -1,4 +1,4 @@
-"""Tiny tokenizers with the structure of FLUX's two: CLIP's byte-level BPE and T5's SentencePiece unigram model."""
+"""Tiny tokenizers like FLUX's two: CLIP's byte-level BPE and T5's SentencePiece unigram model."""
 
 import io
 import json
@@ -53,7 +53,13 @@ T5_EXTRA_IDS = 100
 
 # What transformers 4 writes beside vocab.json and merges.txt.
 _CLIP_SPECIAL = {
-    "bos_token": {"content": BEGIN, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
+    "bos_token": {
+        "content": BEGIN,
+        "lstrip": False,
+        "normalized": True,
+        "rstrip": False,
+        "single_word": False,
+    },
     "eos_token": {"content": END, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
     "pad_token": END,
     "unk_token": {"content": END, "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
@@ -62,7 +68,11 @@ _CLIP_SPECIAL = {
 
 def byte_alphabet() -> dict[int, str]:
     """The byte-to-character table of byte-level BPE, in the order of CLIP's vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     table = {byte: chr(byte) for byte in printable}
     for byte in range(256):
         if byte not in table:
@@ -71,7 +81,7 @@ def byte_alphabet() -> dict[int, str]:
 
 
 def train_clip() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges: 256 characters, the same with `</w>`, the merges' results, then the two special tokens."""
+    """Vocabulary and merges: 256 characters, the same with `</w>`, merged pairs, the two special tokens."""
     import collections
 
     from transformers import CLIPTokenizer
@@ -112,9 +122,20 @@ def train_t5() -> bytes:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=model, model_type="unigram", vocab_size=T5_PIECES,
-        hard_vocab_limit=False, character_coverage=0.98, normalization_rule_name="nmt_nfkc", pad_id=0, eos_id=1,
-        unk_id=2, bos_id=-1, num_threads=1, minloglevel=2)
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=T5_PIECES,
+        hard_vocab_limit=False,
+        character_coverage=0.98,
+        normalization_rule_name="nmt_nfkc",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
     return model.getvalue()
 
 
@@ -124,7 +145,9 @@ def write_clip(directory: pathlib.Path, layout: str):
 
     vocabulary, merges = train_clip()
     if layout == "transformers5":
-        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_LENGTH).save_pretrained(directory)
+        CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=CLIP_LENGTH).save_pretrained(
+            directory
+        )
         return
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
@@ -132,31 +155,59 @@ def write_clip(directory: pathlib.Path, layout: str):
     (directory / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     (directory / "special_tokens_map.json").write_text(json.dumps(_CLIP_SPECIAL, indent=2) + "\n")
     added = {
-        str(vocabulary[text]): {"content": text, "lstrip": False, "normalized": text == BEGIN, "rstrip": False,
-                                "single_word": False, "special": True}
+        str(vocabulary[text]): {
+            "content": text,
+            "lstrip": False,
+            "normalized": text == BEGIN,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
+        }
         for text in (BEGIN, END)
     }
     config = {
-        "add_prefix_space": False, "added_tokens_decoder": added, "bos_token": BEGIN,
-        "clean_up_tokenization_spaces": True, "do_lower_case": True, "eos_token": END, "errors": "replace",
-        "model_max_length": CLIP_LENGTH, "pad_token": END, "tokenizer_class": "CLIPTokenizer", "unk_token": END,
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "bos_token": BEGIN,
+        "clean_up_tokenization_spaces": True,
+        "do_lower_case": True,
+        "eos_token": END,
+        "errors": "replace",
+        "model_max_length": CLIP_LENGTH,
+        "pad_token": END,
+        "tokenizer_class": "CLIPTokenizer",
+        "unk_token": END,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _t5_transformers4_config(pieces: int, length: int) -> dict:
     def token(text, special=True):
-        return {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False,
-                "special": special}
+        return {
+            "content": text,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": special,
+        }
 
     added = {"0": token("<pad>"), "1": token("</s>"), "2": token("<unk>")}
     extra = [f"<extra_id_{i}>" for i in range(T5_EXTRA_IDS)]
     for i in range(T5_EXTRA_IDS):
         added[str(pieces + i)] = token(extra[T5_EXTRA_IDS - 1 - i])
     return {
-        "add_prefix_space": True, "added_tokens_decoder": added, "additional_special_tokens": extra,
-        "clean_up_tokenization_spaces": True, "eos_token": "</s>", "extra_ids": T5_EXTRA_IDS, "legacy": True,
-        "model_max_length": length, "pad_token": "<pad>", "sp_model_kwargs": {}, "tokenizer_class": "T5Tokenizer",
+        "add_prefix_space": True,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": extra,
+        "clean_up_tokenization_spaces": True,
+        "eos_token": "</s>",
+        "extra_ids": T5_EXTRA_IDS,
+        "legacy": True,
+        "model_max_length": length,
+        "pad_token": "<pad>",
+        "sp_model_kwargs": {},
+        "tokenizer_class": "T5Tokenizer",
         "unk_token": "<unk>",
     }
 
@@ -169,9 +220,19 @@ def write_t5(directory: pathlib.Path, layout: str, length: int, scratch: pathlib
     model = train_t5()
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
     config = json.dumps(_t5_transformers4_config(pieces, length), indent=1) + "\n"
-    special = {"additional_special_tokens": [f"<extra_id_{i}>" for i in range(T5_EXTRA_IDS)],
-               **{name: {"content": text, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
-                  for name, text in (("eos_token", "</s>"), ("pad_token", "<pad>"), ("unk_token", "<unk>"))}}
+    special = {
+        "additional_special_tokens": [f"<extra_id_{i}>" for i in range(T5_EXTRA_IDS)],
+        **{
+            name: {
+                "content": text,
+                "lstrip": False,
+                "normalized": False,
+                "rstrip": False,
+                "single_word": False,
+            }
+            for name, text in (("eos_token", "</s>"), ("pad_token", "<pad>"), ("unk_token", "<unk>"))
+        },
+    }
     source = scratch / "t5_source"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)

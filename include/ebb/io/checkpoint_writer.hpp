@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "ebb/core/error.hpp"
+#include "ebb/io/atomic_file.hpp"
 #include "ebb/io/json.hpp"
 #include "ebb/io/safetensors_writer.hpp"
-#include "ebb/io/text_file.hpp"
 
 namespace ebb {
 
@@ -55,9 +55,10 @@ class CheckpointWriter {
   /// Makes all files appear, the index last, and removes what an earlier save under this stem left beside them.
   /// @throws ShapeError when bytes of a tensor are missing, FileError
   void commit() {
+    for (const SafetensorsWriter& shard : shards_) shard.check_complete();
     for (SafetensorsWriter& shard : shards_) shard.commit();
     const auto index_path = directory_ / (stem_ + ".safetensors.index.json");
-    if (shards_.size() > 1) write_text_file(index_path, index_text());
+    if (shards_.size() > 1) AtomicFile::write(index_path, index_text());
     remove_stale(index_path);
   }
 

@@ -75,7 +75,7 @@ class JsonParser {
   }
 
   Json value(std::size_t depth) {
-    if (depth > limits_.depth)
+    if (depth == limits_.depth && (peek() == '{' || peek() == '['))
       throw FileError(concat(source_, ": JSON at byte ", at_, " is nested too deep: expected at most ", limits_.depth,
                              " levels"));
     if (++values_ > limits_.values)

@@ -22,10 +22,32 @@ enum class Residence { offloaded, resident };
 struct Component {
   std::string name;
   const std::byte* home = nullptr;  // outlives the group; its contents no longer change
-  std::vector<Unit> units;          // in the expected order of execution
+  std::vector<Unit> units = {};  // in the expected order of execution
   ModuleId root = {};               // a call of it is one pass, e.g. one denoising step
   Residence residence = Residence::offloaded;
 };
+
+namespace detail {
+
+/// Lets a unit be entered by every module inside it too: a pipeline may call a decoder without its autoencoder.
+inline std::vector<Unit> with_inner_modules(const Outline& outline, std::vector<Unit> units) {
+  std::vector<std::pair<ModuleId, std::size_t>> owners;
+  for (std::size_t index = 0; index < units.size(); ++index)
+    for (const ModuleId module : units[index].modules) owners.emplace_back(module, index);
+  std::ranges::sort(owners);
+  const auto visit = [&](const auto& self, const Outline& node, Unit* inside) -> void {
+    const auto owner = std::ranges::lower_bound(owners, node.id, {}, [](const auto& each) { return each.first; });
+    if (owner != owners.end() && owner->first == node.id)
+      inside = &units[owner->second];
+    else if (inside != nullptr)
+      inside->modules.push_back(node.id);
+    for (const Outline& child : node.children) self(self, child, inside);
+  };
+  visit(visit, outline, nullptr);
+  return units;
+}
+
+}  // namespace detail
 
 /// The component that `outline` describes, cut as `policy` asks. `home` is its home arena of `outline.end` bytes.
 /// @throws ConfigError from units_of, e.g. for block level without blocks
@@ -34,7 +56,7 @@ Component component_of(const Outline& outline, const std::byte* home, const Poli
   const OffloadSettings settings = policy.settings();
   return {.name = outline.name,
           .home = home,
-          .units = units_of(outline, settings.level, settings.blocks_per_unit),
+          .units = detail::with_inner_modules(outline, units_of(outline, settings.level, settings.blocks_per_unit)),
           .root = outline.id};
 }
 

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cstddef>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ebb/core/error.hpp"
@@ -95,6 +97,22 @@ inline BudgetFit fit(const std::vector<std::size_t>& bytes, std::vector<bool> st
   return result;
 }
 
+/// Makes units resident that still fit beside what `found` places, far apart from each other.
+inline BudgetFit fill(const std::vector<std::size_t>& bytes, BudgetFit found, std::size_t budget) {
+  std::vector<bool> streamed = found.streamed;
+  std::size_t left = budget - found.bytes;
+  const std::size_t count = bytes.size();
+  std::size_t stride = count * 618 / 1000 + 1;  // golden ratio: any prefix of the walk is spread evenly
+  while (std::gcd(stride, count) != 1) ++stride;
+  for (std::size_t step = 0, i = 0; step < count; ++step, i = (i + stride) % count) {
+    if (!streamed[i] || ring_aligned(bytes[i]) > left) continue;
+    streamed[i] = false;
+    left -= ring_aligned(bytes[i]);
+  }
+  BudgetFit filled = fit(bytes, std::move(streamed), found.lookahead, budget);
+  return filled.bytes <= budget ? filled : found;
+}
+
 /// Chooses what streams so that the component fits in `budget` bytes: as little as possible, spread evenly over the
 /// order of execution by error diffusion (a run of resident units would leave the link idle, and a run of streamed
 /// ones the processor), first among large units only. A shorter lookahead is the last resort.
@@ -121,7 +139,7 @@ inline std::optional<BudgetFit> fit_budget(const std::vector<std::size_t>& bytes
         }
         if (resident_bytes > budget) continue;
         if (BudgetFit candidate = fit(bytes, std::move(streamed), ahead, budget); candidate.bytes <= budget)
-          return candidate;
+          return fill(bytes, std::move(candidate), budget);
       }
   return std::nullopt;
 }
@@ -197,7 +215,9 @@ Plan make_plan(const Policy& policy, std::span<const Component> components,
       const std::size_t largest = bytes[c].empty() ? 0 : *std::ranges::max_element(bytes[c]);
       const std::size_t ahead = std::min(settings.lookahead, bytes[c].size());
       const std::size_t promise = (ahead + 1) * detail::ring_aligned(largest);
-      placed = detail::fit(bytes[c], std::vector<bool>(bytes[c].size(), true), ahead, promise);
+      // Units that all have room at once share nothing: they stay until another component needs the place.
+      const auto moving = bytes[c].size() - static_cast<std::size_t>(std::ranges::count(bytes[c], std::size_t{0}));
+      placed = detail::fit(bytes[c], std::vector<bool>(bytes[c].size(), moving > ahead + 1), ahead, promise);
       bound = std::max(bound, promise);
     }
     const std::size_t base = excluded_bytes + (side_by_side ? shared_bytes : 0);

@@ -51,7 +51,7 @@ inline std::string byte_text(std::size_t bytes) {
   for (const ByteUnit& unit : byte_units) {
     if (bytes == 0 || bytes % unit.bytes != 0) continue;
     std::string text = std::to_string(bytes / unit.bytes) + std::string(unit.suffix);
-    if (text.size() < best.size()) best = std::move(text);
+    if (text.size() <= best.size()) best = std::move(text);
   }
   return best;
 }

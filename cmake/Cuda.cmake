@@ -1,0 +1,12 @@
+# Turns the CUDA language on. The compiler is nvcc of the toolkit, which need not be on the PATH.
+
+if(NOT TARGET ebb::cuda)
+  message(FATAL_ERROR "EBB_CUDA: no CUDA Toolkit found; set CUDAToolkit_ROOT to where it is")
+endif()
+if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+  set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for")
+endif()
+enable_language(CUDA)

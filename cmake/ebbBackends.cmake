@@ -1,0 +1,18 @@
+# The backend targets, described once for the build tree and for the installed package.
+#   ebb::host   the CPU backend: Eigen, OpenMP      ebb::cuda   the CUDA kernels: CUDA Toolkit
+# A target is made where its dependencies are found. `ebb_target_scope` is GLOBAL or empty.
+
+find_package(Eigen3 3.4 QUIET NO_MODULE)
+find_package(OpenMP QUIET COMPONENTS CXX)
+if(NOT TARGET ebb::host AND TARGET Eigen3::Eigen AND TARGET OpenMP::OpenMP_CXX)
+  add_library(ebb::host INTERFACE IMPORTED ${ebb_target_scope})
+  target_link_libraries(ebb::host INTERFACE ebb::ebb Eigen3::Eigen OpenMP::OpenMP_CXX)
+endif()
+
+find_package(CUDAToolkit QUIET)
+if(NOT TARGET ebb::cuda AND TARGET CUDA::cudart AND TARGET CUDA::cublasLt)
+  add_library(ebb::cuda INTERFACE IMPORTED ${ebb_target_scope})
+  target_link_libraries(ebb::cuda INTERFACE ebb::ebb CUDA::cudart CUDA::cublasLt)
+  # The formats are constexpr functions that device code calls.
+  target_compile_options(ebb::cuda INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>)
+endif()

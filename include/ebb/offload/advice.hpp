@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ebb/core/error.hpp"
+#include "ebb/offload/component.hpp"
+#include "ebb/offload/plan.hpp"
+#include "ebb/offload/policy.hpp"
+
+namespace ebb {
+
+/// A policy and the device bytes that weights take under it.
+struct PolicyCost {
+  OffloadSpec policy;
+  std::size_t arena_bytes = 0;
+};
+
+/// What each kind of policy would need for the components that `outlines` describe; those that do not apply (block
+/// level without blocks) are left out.
+inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines,
+                                            HomeMemory home = HomeMemory::separate) {
+  std::vector<PolicyCost> costs;
+  for (const char* name : {"none", "model", "block", "leaf"}) {
+    const OffloadSpec policy = OffloadSpec::parse(name);
+    try {
+      std::vector<Component> components;
+      for (const Outline& outline : outlines) components.push_back(component_of(outline, nullptr, policy));
+      costs.push_back({policy, make_plan(policy, components, home).arena_bytes});
+    } catch (const ConfigError&) {  // does not apply
+    }
+  }
+  return costs;
+}
+
+/// The end of a message about too little memory: which policies fit in `available` bytes.
+inline std::string policies_that_fit(std::span<const PolicyCost> costs, std::size_t available) {
+  std::string fitting, smallest;
+  std::size_t smallest_bytes = 0;
+  for (const PolicyCost& cost : costs) {
+    const std::string text = concat("--offload ", cost.policy.text(), " (", cost.arena_bytes, " bytes)");
+    if (cost.arena_bytes <= available) fitting += (fitting.empty() ? "" : ", ") + text;
+    if (smallest.empty() || cost.arena_bytes < smallest_bytes) {
+      smallest = text;
+      smallest_bytes = cost.arena_bytes;
+    }
+  }
+  if (!fitting.empty()) return concat("in ", available, " bytes fit: ", fitting);
+  return concat("no offload policy fits in ", available, " bytes",
+                smallest.empty() ? "" : concat("; ", smallest, " needs least"));
+}
+
+}  // namespace ebb

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/config_file.hpp"
+#include "ebb/io/safetensors.hpp"
+
+namespace ebb::testing {
+
+/// ||found - expected|| / ||expected||, in double. NaN never compares as small.
+template <class Found>
+double relative_error(std::span<const Found> found, std::span<const float> expected) {
+  double difference = 0.0;
+  double norm = 0.0;
+  if (found.size() != expected.size()) return std::nan("");
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double delta = double{static_cast<float>(found[i])} - double{expected[i]};
+    difference += delta * delta;
+    norm += double{expected[i]} * double{expected[i]};
+  }
+  return std::sqrt(difference / norm);
+}
+template <class Found>
+double relative_error(const std::vector<Found>& found, const std::vector<float>& expected) {
+  return relative_error(std::span<const Found>(found), std::span<const float>(expected));
+}
+
+/// A pipeline that diffusers wrote, and what diffusers computed with it (tests/golden/README.md lists the keys).
+class Golden {
+ public:
+  explicit Golden(const std::string& name)
+      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / "data" / "pipelines" / name),
+        expected_(SafetensorsFile::open(directory_ / "expected.safetensors")),
+        facts_(examples::ConfigFile::open(directory_ / "expected.json").json()) {}
+
+  const std::filesystem::path& directory() const { return directory_; }
+  const nlohmann::json& call() const { return facts_.at("call"); }
+  bool has(const std::string& key) const { return expected_.contains(key); }
+  Shape shape(const std::string& key) const { return expected_.at(key).shape; }
+
+  std::vector<float> floats(const std::string& key) const {
+    const TensorView& tensor = expected_.at(key);
+    std::vector<float> values(tensor.shape.elements());
+    copy_elements(tensor, std::span<float>(values));
+    return values;
+  }
+  /// Token ids, stored as int32.
+  std::vector<std::int32_t> ids(const std::string& key) const {
+    const auto raw = expected_.bytes_of(key);
+    std::vector<std::int32_t> values(raw.size() / sizeof(std::int32_t));
+    std::memcpy(values.data(), raw.data(), values.size() * sizeof(std::int32_t));
+    return values;
+  }
+  std::vector<std::uint8_t> bytes(const std::string& key) const {
+    const auto raw = expected_.at(key).bytes;
+    const auto* first = reinterpret_cast<const std::uint8_t*>(raw.data());
+    return {first, first + raw.size()};
+  }
+
+ private:
+  std::filesystem::path directory_;
+  SafetensorsFile expected_;
+  nlohmann::json facts_;
+};
+
+}  // namespace ebb::testing
