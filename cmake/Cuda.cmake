@@ -10,3 +10,6 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for")
 endif()
 enable_language(CUDA)
+
+# Everything that nvcc compiles: `cmake --build ... --target cuda_targets`.
+add_custom_target(cuda_targets)

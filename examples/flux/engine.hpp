@@ -32,7 +32,10 @@ class HostEngine {
     for (const Weights::Home& home : weights.homes())
       components.push_back(component_of(home.outline, home.bytes, placement.policy));
     exclude(components, placement.excluded);
-    arena_ = AlignedBuffer(host::Offload::plan(placement.policy, components).arena_bytes);
+    const Plan plan = host::Offload::plan(placement.policy, components);
+    for (const PlacedUnit& unit : plan.units)
+      if (unit.placing == Placing::in_place) in_place_bytes_ += unit.bytes;
+    arena_ = AlignedBuffer(plan.arena_bytes);
     offload_ = std::make_unique<host::Offload>(placement.policy, streams_, host::Stream::compute, host::Stream::copy,
                                                std::move(components), arena_.bytes());
     for (std::size_t index = 0; index < weights.homes().size(); ++index)
@@ -58,7 +61,7 @@ class HostEngine {
         result = run_as<float>(request, progress);
     }
     const OffloadStatistics after = offload_->statistics();
-    traffic_.arena_bytes = offload_->peak_bytes();
+    traffic_.arena_bytes = offload_->peak_bytes() + in_place_bytes_;
     traffic_.workspace_bytes = workspace_.peak_bytes();
     traffic_.bytes_moved = after.bytes_moved - before.bytes_moved;
     traffic_.copies = after.copies - before.copies;
@@ -98,6 +101,7 @@ class HostEngine {
   host::Streams streams_;
   std::unique_ptr<host::Offload> offload_;
   Traffic traffic_;
+  std::size_t in_place_bytes_ = 0;  // computed with where they live: resident all the time
 };
 
 }  // namespace ebb::flux

@@ -35,7 +35,7 @@ struct Options {
   std::string offload = "none";
   std::vector<std::string> exclude;
   std::string offload_to_disk;
-  std::size_t lookahead = 1;
+  std::optional<std::size_t> lookahead;
   std::string device = "auto";
   int threads = 0;
 
@@ -96,8 +96,7 @@ struct Options {
     app.add_option("--offload-to-disk", offload_to_disk,
                    "directory for the weights' home: files with a content hash, reused when it matches")
         ->group(memory);
-    app.add_option("--lookahead", lookahead, "units that are fetched ahead of the one in use")
-        ->capture_default_str()
+    app.add_option("--lookahead", lookahead, "units fetched ahead of the one in use (block: 1, leaf and budget: 2)")
         ->group(memory);
     app.add_flag("--vae-tiling", vae_tiling, "decode in overlapping tiles: less memory, slightly different seams")
         ->group(memory);

@@ -1,9 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
-#include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -13,6 +12,7 @@
 #include "ebb/io/load.hpp"
 #include "ebb/memory/storage.hpp"
 #include "ebb/offload/disk.hpp"
+#include "ebb/offload/hash.hpp"
 #include "flux/model.hpp"
 #include "flux/pipeline.hpp"
 #include "flux/report.hpp"
@@ -71,14 +71,26 @@ class Weights {
       loader.fill(buffers_.back().bytes());
       return buffers_.back().data();
     }
-    files_.push_back(DiskArena::open_or_create(options.disk_directory, name, hash_of(loader.layout_text()),
-                                               checkpoint.content_hash(), loader.bytes(),
-                                               [&](std::span<std::byte> arena) { loader.fill(arena); }));
-    return files_.back().data();
+    const std::string layout = loader.layout_text();
+    const HomeFileKey key{.component = name,
+                          .layout_hash = hash64(std::as_bytes(std::span(layout))),
+                          .source_hash = source_hash(checkpoint, options),
+                          .bytes = loader.bytes()};
+    files_.push_back(HomeFile::open_or_create(options.disk_directory, key,
+                                              [&](std::span<std::byte> arena) { loader.fill(arena); }));
+    if (!files_.back().reason().empty()) warnings_.push_back(files_.back().reason());
+    return files_.back().bytes().data();
+  }
+
+  /// Of the contents of all files, and of what they are rounded to.
+  static std::uint64_t source_hash(const Checkpoint& checkpoint, const WeightOptions& options) {
+    std::uint64_t hash = static_cast<std::uint64_t>(options.compute);
+    for (const SafetensorsFile& file : checkpoint.files()) hash = hash64(file.map().bytes(), hash);
+    return hash;
   }
 
   std::vector<AlignedBuffer> buffers_;
-  std::vector<DiskArena> files_;
+  std::vector<HomeFile> files_;
   std::vector<Home> homes_;
   LoadReport report_;
   std::vector<std::string> warnings_;

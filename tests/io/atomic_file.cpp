@@ -41,8 +41,7 @@ TEST_CASE("AtomicFile: a full disk is an error with path and reason, and leaves 
   const TemporaryDirectory directory;
   const auto path = directory / "file";
   const ebb::testing::FileSizeLimit limit(1000);
-  const std::string message =
-      message_of<ebb::FileError>([&] { AtomicFile::write(path, std::string(5000, 'x')); });
+  const std::string message = message_of<ebb::FileError>([&] { AtomicFile::write(path, std::string(5000, 'x')); });
   CHECK(first_missing(message, {path.string(), "cannot write", "File too large"}) == "");
   CHECK(directory.files() == 0);
 }
@@ -70,7 +69,8 @@ TEST_CASE("AtomicFile: a directory that must not be written") {
         "");
   if (::geteuid() == 0) return;
   const TemporaryDirectory directory;
-  std::filesystem::permissions(directory.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+  std::filesystem::permissions(directory.path(),
+                               std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
   CHECK(first_missing(message_of<ebb::FileError>([&] { AtomicFile(directory / "file"); }),
                       {"cannot create", "Permission denied"}) == "");
 }

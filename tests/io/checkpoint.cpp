@@ -62,8 +62,9 @@ TEST_CASE("Checkpoint: shards with an index") {
   const TemporaryDirectory directory;
   write_file(directory / "one.safetensors", {"a", "b"});
   write_file(directory / "two.safetensors", {"c", "unlisted"});
-  directory.write(diffusers_index,
-                  R"({"metadata": {}, "weight_map": {"a": "one.safetensors", "c": "two.safetensors", "b": "one.safetensors"}})");
+  directory.write(
+      diffusers_index,
+      R"({"metadata": {}, "weight_map": {"a": "one.safetensors", "c": "two.safetensors", "b": "one.safetensors"}})");
   const Checkpoint checkpoint = Checkpoint::open(directory.path());
   CHECK(checkpoint.files().size() == 2);
   CHECK(checkpoint.names().size() == 4);  // as in diffusers, what is in a shard counts
@@ -84,8 +85,9 @@ TEST_CASE("Checkpoint: of index and single file, each library's choice") {
 }
 
 TEST_CASE("Checkpoint: variants") {
-  for (const char* name : {"diffusion_pytorch_model.fp16.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.fp16.json",
-                           "diffusion_pytorch_model.safetensors.fp16.index.json"}) {
+  for (const char* name :
+       {"diffusion_pytorch_model.fp16.safetensors.index.json", "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.safetensors.fp16.index.json"}) {
     const TemporaryDirectory directory;
     write_file(directory / "shard.fp16.safetensors", {"a"});
     directory.write(name, R"({"weight_map": {"a": "shard.fp16.safetensors"}})");
@@ -107,7 +109,8 @@ TEST_CASE("Checkpoint: no weights") {
 
 TEST_CASE("Checkpoint: a missing tensor names the directory and the nearest names") {
   const TemporaryDirectory directory;
-  write_file(directory / "model.safetensors", {"blocks.0.attn.to_q.weight", "blocks.0.attn.to_k.weight", "proj_out.bias"});
+  write_file(directory / "model.safetensors",
+             {"blocks.0.attn.to_q.weight", "blocks.0.attn.to_k.weight", "proj_out.bias"});
   const Checkpoint checkpoint = Checkpoint::open(directory.path());
   CHECK(first_missing(message_of<FileError>([&] { checkpoint.at("blocks.0.attn.to_qq.weight"); }),
                       {directory.path().string(), "missing tensor 'blocks.0.attn.to_qq.weight'",
@@ -121,17 +124,20 @@ TEST_CASE("Checkpoint: a wrong shape") {
   write_file(directory / "model.safetensors", {"a"});
   const Checkpoint checkpoint = Checkpoint::open(directory.path());
   CHECK(checkpoint.expect_shape("a", Shape{1}).bytes.size() == 1);
-  CHECK(first_missing(message_of<FileError>([&] { checkpoint.expect_shape("a", Shape{2, 3}); }),
+  CHECK(first_missing(message_of<FileError>([&] {
+                        checkpoint.expect_shape("a", Shape{2, 3});
+                      }),
                       {(directory / "model.safetensors").string(), "'a'", "expected shape [2, 3]", "found [1]"}) == "");
 }
 
 TEST_CASE("Checkpoint: shards outside the directory are refused") {
-  for (const std::string shard : {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..\\\\x.safetensors", "..", "",
-                                  "x.bin", "x\\u0000.safetensors"}) {
+  for (const std::string shard : {"../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "..\\\\x.safetensors",
+                                  "..", "", "x.bin", "x\\u0000.safetensors"}) {
     CAPTURE(shard);
     const TemporaryDirectory directory;
     directory.write(diffusers_index, R"({"weight_map": {"a": ")" + shard + R"("}})");
-    CHECK(first_missing(refusal(directory), {diffusers_index, "tensor 'a'", "beside the index", "\"" + shard + "\""}) == "");
+    CHECK(first_missing(refusal(directory), {diffusers_index, "tensor 'a'", "beside the index", "\"" + shard + "\""}) ==
+          "");
   }
 }
 

@@ -19,9 +19,9 @@ using ebb::testing::TemporaryDirectory;
 namespace {
 
 const std::string stem = "diffusion_pytorch_model";
-const std::vector<ebb::TensorDeclaration> tensors{{"a.weight", DType::u8, {40}},        {"a.bias", DType::u8, {10}},
-                                                  {"a.weight.absmax", DType::f32, {5}}, {"b.weight", DType::u8, {200}},
-                                                  {"c", DType::u8, {20}},               {"d", DType::u8, {30}}};
+const std::vector<ebb::TensorDeclaration> tensors{
+    {"a.weight", DType::u8, {40}},  {"a.bias", DType::u8, {10}}, {"a.weight.absmax", DType::f32, {5}},
+    {"b.weight", DType::u8, {200}}, {"c", DType::u8, {20}},      {"d", DType::u8, {30}}};
 
 void save(const std::filesystem::path& directory, std::size_t max_shard_bytes) {
   CheckpointWriter writer(directory, stem, tensors, max_shard_bytes);

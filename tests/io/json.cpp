@@ -21,7 +21,8 @@ TEST_CASE("Json: text is that of Python's json.dumps") {
   object.emplace_back("shape", Json::Array{3072, 64});
   object.emplace_back("empty", Json::Array{});
   const Json value(object);
-  CHECK(value.text() == R"({"quant_type": "nf4", "blocksize": 64, "flag": true, "none": null, "shape": [3072, 64], "empty": []})");
+  CHECK(value.text() ==
+        R"({"quant_type": "nf4", "blocksize": 64, "flag": true, "none": null, "shape": [3072, 64], "empty": []})");
   CHECK(value.text(2) ==
         "{\n  \"quant_type\": \"nf4\",\n  \"blocksize\": 64,\n  \"flag\": true,\n  \"none\": null,\n"
         "  \"shape\": [\n    3072,\n    64\n  ],\n  \"empty\": []\n}");

@@ -16,7 +16,8 @@ using ebb::testing::message_of;
 
 TEST_CASE("JsonParser: values, their types and their order") {
   const Json value = JsonParser::parse(
-      R"( {"b": [1, -2.5e1, 9223372036854775807, 9223372036854775808], "a": {"x": null}, "t": true, "f": false, "s": ""} )", "text");
+      R"( {"b": [1, -2.5e1, 9223372036854775807, 9223372036854775808], "a": {"x": null}, "t": true, "f": false, "s": ""} )",
+      "text");
   REQUIRE(value.object());
   CHECK((*value.object())[0].first == "b");
   CHECK((*value.object())[1].first == "a");
@@ -94,9 +95,9 @@ TEST_CASE("JsonParser: files") {
   CHECK(*JsonParser::parse_file(directory.write("a.json", "[1]")).array() == Json::Array{1});
   CHECK(first_missing(message_of<ebb::FileError>([&] { JsonParser::parse_file(directory / "none.json"); }),
                       {"none.json", "cannot open", "No such file"}) == "");
-  CHECK(first_missing(
-            message_of<ebb::FileError>([&] { JsonParser::parse_file(directory.write("b.json", "[1, 2]"), 5); }),
-            {"b.json", "at most 5", "found 6"}) == "");
+  CHECK(
+      first_missing(message_of<ebb::FileError>([&] { JsonParser::parse_file(directory.write("b.json", "[1, 2]"), 5); }),
+                    {"b.json", "at most 5", "found 6"}) == "");
   CHECK(first_missing(message_of<ebb::FileError>([&] { JsonParser::parse_file(directory.write("c.json", "[")); }),
                       {"c.json", "byte 1"}) == "");
   CHECK_THROWS_AS(JsonParser::parse_file(directory.path()), ebb::FileError);

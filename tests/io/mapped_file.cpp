@@ -24,8 +24,8 @@ TEST_CASE("MappedFile: the bytes of the file, also after a move and after the na
   CHECK(moved.bytes().data() == address);
   REQUIRE(moved.size() == content.size());
   CHECK(moved.bytes().back() == std::byte{'y'});
-  for (const auto access : {ebb::FileAccess::sequential, ebb::FileAccess::random, ebb::FileAccess::needed_soon,
-                            ebb::FileAccess::done}) {
+  for (const auto access :
+       {ebb::FileAccess::sequential, ebb::FileAccess::random, ebb::FileAccess::needed_soon, ebb::FileAccess::done}) {
     moved.advise(access);
     moved.advise(access, 5000, 10);
     moved.advise(access, 200'000, 10);

@@ -26,7 +26,8 @@ using ebb::testing::TemporaryDirectory;
 
 namespace {
 
-std::string entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
   return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}";
 }
 
@@ -62,8 +63,8 @@ TEST_CASE("SafetensorsFile: dtypes, shapes, bytes and metadata") {
 
 TEST_CASE("SafetensorsFile: offsets need not be aligned") {
   const TemporaryDirectory directory;
-  std::string text = safetensors_text(
-      "{" + entry("odd", "U8", "[1]", "[0,1]") + "," + entry("x", "F32", "[3]", "[1,13]") + "}", 13);
+  std::string text =
+      safetensors_text("{" + entry("odd", "U8", "[1]", "[0,1]") + "," + entry("x", "F32", "[3]", "[1,13]") + "}", 13);
   const float values[3] = {1.0f, 2.0f, 3.0f};
   std::memcpy(text.data() + text.size() - 12, values, sizeof(values));
   const SafetensorsFile file = SafetensorsFile::open(directory.write("file", text));
@@ -80,9 +81,9 @@ TEST_CASE("SafetensorsFile: offsets need not be aligned") {
 
 TEST_CASE("SafetensorsFile: an unsupported dtype is an error only when the tensor is asked for") {
   const TemporaryDirectory directory;
-  const SafetensorsFile file = SafetensorsFile::open(
-      directory.write("file", safetensors_text("{" + entry("a", "F64", "[1]", "[0,8]") + "," +
-                                                   entry("b", "NEW_TYPE", "[7]", "[8,9]") + "}", 9)));
+  const SafetensorsFile file = SafetensorsFile::open(directory.write(
+      "file", safetensors_text(
+                  "{" + entry("a", "F64", "[1]", "[0,8]") + "," + entry("b", "NEW_TYPE", "[7]", "[8,9]") + "}", 9)));
   CHECK(file.contains("a"));
   CHECK(file.names().size() == 2);
   CHECK(file.bytes_of("a").size() == 8);
@@ -98,7 +99,9 @@ TEST_CASE("SafetensorsFile: damaged files are refused; the message names file, t
     expected.push_back(path.string());
     CHECK(first_missing(message_of<FileError>([&] { SafetensorsFile::open(path); }), expected) == "");
   };
-  const auto header = [](const std::string& entries, std::size_t data) { return safetensors_text("{" + entries + "}", data); };
+  const auto header = [](const std::string& entries, std::size_t data) {
+    return safetensors_text("{" + entries + "}", data);
+  };
 
   SUBCASE("missing") {
     CHECK(first_missing(message_of<FileError>([&] { SafetensorsFile::open(directory / "none"); }), {"none"}) == "");
@@ -106,7 +109,8 @@ TEST_CASE("SafetensorsFile: damaged files are refused; the message names file, t
   SUBCASE("empty") { refused("", {"truncated", "at least 8", "found 0"}); }
   SUBCASE("shorter than the length") { refused("1234567", {"truncated", "at least 8", "found 7"}); }
   SUBCASE("truncated header") {
-    refused(header(entry("a", "F32", "[1]", "[0,4]"), 0).substr(0, 20), {"truncated", "header of 54 bytes", "found 12"});
+    refused(header(entry("a", "F32", "[1]", "[0,4]"), 0).substr(0, 20),
+            {"truncated", "header of 54 bytes", "found 12"});
   }
   SUBCASE("header length past the end") {
     refused(std::string("\xff\xff\0\0\0\0\0\0", 8) + "{}", {"truncated", "65535", "found 2"});
@@ -140,9 +144,7 @@ TEST_CASE("SafetensorsFile: damaged files are refused; the message names file, t
   SUBCASE("rank") {
     refused(header(entry("a", "U8", "[1,1,1,1,1,1]", "[0,1]"), 1), {"'a'", "at most 5 dimensions", "found 6"});
   }
-  SUBCASE("begin after end") {
-    refused(header(entry("a", "U8", "[1]", "[1,0]"), 1), {"'a'", "ascending", "[1, 0]"});
-  }
+  SUBCASE("begin after end") { refused(header(entry("a", "U8", "[1]", "[1,0]"), 1), {"'a'", "ascending", "[1, 0]"}); }
   SUBCASE("out of range") {
     refused(header(entry("a", "F32", "[2]", "[0,8]"), 7), {"'a'", "end at byte 8", "found only 7"});
   }
@@ -178,7 +180,8 @@ TEST_CASE("SafetensorsFile: a file with random damage is read or refused, never 
   const TemporaryDirectory directory;
   const auto path = directory / "file";
   {
-    ebb::SafetensorsWriter writer(path, {{"a.weight", DType::f32, {3, 5}}, {"b", DType::u8, {7}}, {"c", DType::i64, {}}});
+    ebb::SafetensorsWriter writer(path,
+                                  {{"a.weight", DType::f32, {3, 5}}, {"b", DType::u8, {7}}, {"c", DType::i64, {}}});
     writer.write("a.weight", std::vector<std::byte>(60));
     writer.write("b", std::vector<std::byte>(7));
     writer.write("c", std::vector<std::byte>(8));
@@ -186,7 +189,9 @@ TEST_CASE("SafetensorsFile: a file with random damage is read or refused, never 
   }
   const std::string valid = TemporaryDirectory::read(path);
   std::mt19937 random(7);
-  const auto below = [&](std::size_t limit) { return std::uniform_int_distribution<std::size_t>(0, limit - 1)(random); };
+  const auto below = [&](std::size_t limit) {
+    return std::uniform_int_distribution<std::size_t>(0, limit - 1)(random);
+  };
   const std::string telling = "{}[]\",:0123456789-eE.\\u\xff";
   std::size_t read = 0;
   constexpr std::size_t rounds = 20'000;

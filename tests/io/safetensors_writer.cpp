@@ -48,8 +48,9 @@ TEST_CASE("SafetensorsWriter: the file is that of the reference implementation, 
 
 TEST_CASE("SafetensorsWriter: rewrites what diffusers and transformers saved, byte for byte") {
   const TemporaryDirectory directory;
-  for (const char* name : {"transformer_nf4/diffusion_pytorch_model.safetensors", "transformer_int8/diffusion_pytorch_model.safetensors",
-                           "text_encoder_2_nf4_dq/model.safetensors"}) {
+  for (const char* name :
+       {"transformer_nf4/diffusion_pytorch_model.safetensors", "transformer_int8/diffusion_pytorch_model.safetensors",
+        "text_encoder_2_nf4_dq/model.safetensors"}) {
     CAPTURE(name);
     const auto source_path = std::filesystem::path(EBB_GOLDEN_DIR) / "checkpoints" / name;
     const SafetensorsFile source = SafetensorsFile::open(source_path);
@@ -80,8 +81,10 @@ TEST_CASE("SafetensorsWriter: wrong use is refused and leaves nothing") {
   const std::vector<std::byte> bytes(16);
   {
     SafetensorsWriter writer(directory / "file", {{"a", DType::f32, {3}}});
-    CHECK(first_missing(message_of<ShapeError>([&] { writer.write("b", bytes); }), {"file", "'b'", "not declared"}) == "");
-    CHECK(first_missing(message_of<ShapeError>([&] { writer.write("a", bytes); }), {"'a'", "at most 12", "found 16"}) == "");
+    CHECK(first_missing(message_of<ShapeError>([&] { writer.write("b", bytes); }), {"file", "'b'", "not declared"}) ==
+          "");
+    CHECK(first_missing(message_of<ShapeError>([&] { writer.write("a", bytes); }), {"'a'", "at most 12", "found 16"}) ==
+          "");
     writer.write("a", std::span(bytes).first(5));
     CHECK(first_missing(message_of<ShapeError>([&] { writer.commit(); }), {"'a'", "7 bytes were not supplied"}) == "");
     CHECK(directory.files() == 1);

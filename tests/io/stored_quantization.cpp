@@ -36,7 +36,8 @@ TEST_CASE("StoredQuantization: what diffusers and transformers write is read") {
   CHECK(StoredQuantization::from_file(golden("transformer_int8"))->kind == Kind::int8);
   CHECK(StoredQuantization::from_file(golden("transformer_nf4_storage_bf16"))->skip ==
         std::vector<std::string>{"time_text_embed"});
-  CHECK_FALSE(StoredQuantization::from_file(std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines/dev/transformer/config.json"));
+  CHECK_FALSE(
+      StoredQuantization::from_file(std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines/dev/transformer/config.json"));
 }
 
 TEST_CASE("StoredQuantization: what diffusers and transformers write is what we write") {
@@ -90,9 +91,12 @@ TEST_CASE("StoredQuantization: what cannot be loaded is refused with the file an
   refused(R"({"quant_method": "bitsandbytes"})", {"load_in_4bit", "load_in_8bit", "found neither"});
   refused(fields(R"("load_in_4bit": true, "load_in_8bit": true)"), {"found both"});
   refused(fields(R"("load_in_4bit": "yes")"), {"load_in_4bit", "true or false", "a string"});
-  refused(fields(R"("load_in_4bit": true, "bnb_4bit_quant_type": "af4")"), {"bnb_4bit_quant_type", "'nf4' or 'fp4'", "'af4'"});
-  refused(fields(R"("load_in_4bit": true, "bnb_4bit_compute_dtype": "float64")"), {"bnb_4bit_compute_dtype", "float64"});
+  refused(fields(R"("load_in_4bit": true, "bnb_4bit_quant_type": "af4")"),
+          {"bnb_4bit_quant_type", "'nf4' or 'fp4'", "'af4'"});
+  refused(fields(R"("load_in_4bit": true, "bnb_4bit_compute_dtype": "float64")"),
+          {"bnb_4bit_compute_dtype", "float64"});
   refused(fields(R"("load_in_8bit": true, "llm_int8_threshold": "6")"), {"llm_int8_threshold", "a number", "a string"});
-  refused(fields(R"("load_in_8bit": true, "llm_int8_skip_modules": "a")"), {"llm_int8_skip_modules", "array of strings"});
+  refused(fields(R"("load_in_8bit": true, "llm_int8_skip_modules": "a")"),
+          {"llm_int8_skip_modules", "array of strings"});
   refused(fields(R"("load_in_8bit": true, "llm_int8_skip_modules": [1])"), {"llm_int8_skip_modules", "an integer"});
 }

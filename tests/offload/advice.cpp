@@ -34,9 +34,9 @@ TEST_CASE("the costs of policies, and which of them fit") {
   CHECK(costs[1].arena_bytes == 8 * linear);
   CHECK(costs[2].arena_bytes == 4 * linear);
   CHECK(costs[3].arena_bytes == 3 * linear);
-  CHECK(ebb::policies_that_fit(costs, 4 * linear) ==
-        ebb::concat("in ", 4 * linear, " bytes fit: --offload block (", 4 * linear, " bytes), --offload leaf (",
-                    3 * linear, " bytes)"));
+  CHECK(ebb::policies_that_fit(costs, 4 * linear) == ebb::concat("in ", 4 * linear, " bytes fit: --offload block (",
+                                                                 4 * linear, " bytes), --offload leaf (", 3 * linear,
+                                                                 " bytes)"));
   CHECK(ebb::policies_that_fit(costs, 1) ==
         ebb::concat("no offload policy fits in 1 bytes; --offload leaf (", 3 * linear, " bytes) needs least"));
 

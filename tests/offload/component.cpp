@@ -15,9 +15,7 @@ using ebb::field;
 struct Block {
   static constexpr ebb::Level level = ebb::Level::block;
   ebb::nn::Linear first, second;
-  static consteval auto members() {
-    return std::tuple{field{"first", &Block::first}, field{"second", &Block::second}};
-  }
+  static consteval auto members() { return std::tuple{field{"first", &Block::first}, field{"second", &Block::second}}; }
 };
 struct Model {
   static constexpr ebb::Level level = ebb::Level::model;
@@ -61,10 +59,9 @@ TEST_CASE("a unit is entered by every module inside it, by each of them once") {
   const auto blocks = ebb::component_of(outline, nullptr, ebb::BlockOffload{2, 1});
   REQUIRE(blocks.units.size() == 2);
   CHECK(blocks.units[0].modules == std::vector{ebb::id_of(model.in)});
-  CHECK(blocks.units[1].modules ==
-        std::vector{ebb::id_of(model.blocks[0]), ebb::id_of(model.blocks[1]), ebb::id_of(model.blocks[0].first),
-                    ebb::id_of(model.blocks[0].second), ebb::id_of(model.blocks[1].first),
-                    ebb::id_of(model.blocks[1].second)});
+  CHECK(blocks.units[1].modules == std::vector{ebb::id_of(model.blocks[0]), ebb::id_of(model.blocks[1]),
+                                               ebb::id_of(model.blocks[0].first), ebb::id_of(model.blocks[0].second),
+                                               ebb::id_of(model.blocks[1].first), ebb::id_of(model.blocks[1].second)});
   for (const auto& unit : ebb::component_of(outline, nullptr, ebb::LeafOffload{}).units)
     CHECK(unit.modules.size() == 1);
 }

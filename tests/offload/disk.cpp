@@ -139,7 +139,8 @@ TEST_CASE("stale, truncated and damaged files each say so, and are made again") 
   CHECK(complaint(path, other) == "the file was made from another checkpoint or with other options");
   other = key;
   other.bytes = 9984;
-  CHECK(complaint(path, other) == "the file was written for another layout of transformer (10240 bytes, expected 9984)");
+  CHECK(complaint(path, other) ==
+        "the file was written for another layout of transformer (10240 bytes, expected 9984)");
   CHECK(directory.files() == 1);
   CHECK(complaint(directory.path / "missing") != "");
 }

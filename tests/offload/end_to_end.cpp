@@ -22,9 +22,7 @@ using ebb::field;
 struct Block {
   static constexpr ebb::Level level = ebb::Level::block;
   ebb::nn::Linear first, second;
-  static consteval auto members() {
-    return std::tuple{field{"first", &Block::first}, field{"second", &Block::second}};
-  }
+  static consteval auto members() { return std::tuple{field{"first", &Block::first}, field{"second", &Block::second}}; }
 };
 struct Model {
   static constexpr ebb::Level level = ebb::Level::model;
@@ -56,7 +54,8 @@ TEST_CASE("every parameter of a model reads its own bytes under every policy, fr
 
   const auto directory = std::filesystem::temp_directory_path() / ebb::concat("ebb-end-to-end-", ::getpid());
   {
-    const auto home = ebb::HomeFile::open_or_create(directory, {.component = outline.name, .bytes = outline.end}, pattern);
+    const auto home =
+        ebb::HomeFile::open_or_create(directory, {.component = outline.name, .bytes = outline.end}, pattern);
     for (const char* name : {"none", "model", "block", "block:2", "leaf", "budget:12K"}) {
       CAPTURE(name);
       const ebb::OffloadSpec policy = ebb::OffloadSpec::parse(name);

@@ -42,7 +42,8 @@ Model make_model(const std::string& name, const std::vector<std::size_t>& granul
   model.component.root = modules.make();
   std::size_t offset = unknown_offset;
   for (std::size_t i = 0; i < granules.size(); ++i) {
-    ebb::Unit unit{.name = "unit" + std::to_string(i), .begin = offset, .end = offset + granules[i] * 256, .modules = {}};
+    ebb::Unit unit{
+        .name = "unit" + std::to_string(i), .begin = offset, .end = offset + granules[i] * 256, .modules = {}};
     for (std::size_t m = 0; m < modules_per_unit; ++m) unit.modules.push_back(modules.make());
     offset = unit.end;
     model.component.units.push_back(unit);
@@ -98,9 +99,9 @@ std::vector<std::size_t> upto(std::size_t count) {
 }
 
 const std::vector<ebb::OffloadSpec> policies{
-    ebb::OffloadSpec(ebb::NoOffload{}),       ebb::OffloadSpec(ebb::ModelOffload{}),
+    ebb::OffloadSpec(ebb::NoOffload{}),        ebb::OffloadSpec(ebb::ModelOffload{}),
     ebb::OffloadSpec(ebb::BlockOffload{1, 0}), ebb::OffloadSpec(ebb::BlockOffload{1, 1}),
-    ebb::OffloadSpec(ebb::LeafOffload{2}),    ebb::OffloadSpec(ebb::LeafOffload{3}),
+    ebb::OffloadSpec(ebb::LeafOffload{2}),     ebb::OffloadSpec(ebb::LeafOffload{3}),
     ebb::OffloadSpec(ebb::LeafOffload{100})};
 
 /// What one random scenario did.

@@ -38,8 +38,8 @@ TEST_CASE("policies by name") {
   CHECK(OffloadSpec::parse("block:3") == OffloadSpec(ebb::BlockOffload{3, 1}));
   CHECK(OffloadSpec::parse("leaf") == OffloadSpec(ebb::LeafOffload{2}));
   CHECK(OffloadSpec::parse("budget:1.5GiB") == OffloadSpec(ebb::Budget{3ull << 29, 2}));
-  for (const char* text : {"none", "model", "block", "block:3", "leaf", "budget:6G", "budget:512MiB", "budget:1000001",
-                           "budget:0"})
+  for (const char* text :
+       {"none", "model", "block", "block:3", "leaf", "budget:6G", "budget:512MiB", "budget:1000001", "budget:0"})
     CHECK(OffloadSpec::parse(text).text() == text);
 }
 

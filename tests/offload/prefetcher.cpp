@@ -21,7 +21,10 @@ struct Fixture {
   SimulatedBackend device{1, arena.data(), 1024};
   // 0 and 1 are apart, 2 overlaps both.
   ebb::StreamPrefetcher<SimulatedBackend> prefetcher{
-      device, 0, 1, arena.data(),
+      device,
+      0,
+      1,
+      arena.data(),
       {{home.data(), 0, 512}, {home.data() + 512, 512, 512}, {home.data() + 1024, 256, 512}}};
 };
 
@@ -120,7 +123,8 @@ TEST_CASE("after its destruction nothing touches the arena") {
   });
   {
     ebb::StreamPrefetcher<ebb::host::Streams> prefetcher(device, ebb::host::Stream::compute, ebb::host::Stream::copy,
-                                                         arena.data(), {{home.data(), 0, 256}, {home.data(), 256, 256}});
+                                                         arena.data(),
+                                                         {{home.data(), 0, 256}, {home.data(), 256, 256}});
     prefetcher.fetch(0);
     prefetcher.fetch(1);
   }

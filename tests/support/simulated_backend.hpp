@@ -33,8 +33,14 @@ class SimulatedBackend {
   using Fault = SimulatedFault;
 
   SimulatedBackend(std::uint64_t seed, std::byte* arena, std::size_t arena_bytes, Fault fault = {})
-      : random_(seed), arena_(arena), arena_bytes_(arena_bytes), shadow_(arena_bytes / granule + 1, 0), writer_(shadow_.size(), 0),
-        readers_(shadow_.size(), 0), fault_(fault), bias_(random_() % 3) {}
+      : random_(seed),
+        arena_(arena),
+        arena_bytes_(arena_bytes),
+        shadow_(arena_bytes / granule + 1, 0),
+        writer_(shadow_.size(), 0),
+        readers_(shadow_.size(), 0),
+        fault_(fault),
+        bias_(random_() % 3) {}
 
   Event create_event() {
     ++live_events;

@@ -10,6 +10,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/cuda/attention_arguments.hpp"
+#include "ebb/cuda/mma.cuh"
 #include "ebb/cuda/sm90_barrier.cuh"
 #include "ebb/cuda/sm90_tensor_copy.cuh"
 #include "ebb/cuda/sm90_wgmma.cuh"
@@ -180,6 +181,7 @@ __device__ inline void produce_attention(const AttentionMemory& memory, const CU
   };
   while (schedule.next(piece)) {
     load_key(piece.end_key_tile - 1);
+#pragma unroll 1  // twenty-four registers are left to this thread
     for (unsigned i = 0; i < consumers; ++i) {
       if (pieces > 0) barrier_wait(memory.query_empty(i), (pieces & 1u) ^ 1u);
       barrier_expect(memory.query_full(i), AttentionMemory::query_bytes);
@@ -187,29 +189,13 @@ __device__ inline void produce_attention(const AttentionMemory& memory, const CU
                   piece.item, memory.query_full(i));
     }
     ++pieces;
+#pragma unroll 1
     for (int tile = piece.end_key_tile - 1; tile > piece.first_key_tile; --tile) {
       load_key(tile - 1);
       load_value(tile, tiles - 2);
     }
     load_value(piece.first_key_tile, tiles - 1);
   }
-}
-
-__device__ inline float power_of_two(float exponent) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(exponent));
-  return result;
-}
-
-/// Two floats as packed T, the first in the low half.
-template <Element T>
-__device__ inline std::uint32_t packed(float low, float high) {
-  std::uint32_t result;
-  if constexpr (dtype_of<T> == DType::bf16)
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
-  return result;
 }
 
 /// One thread's share of 64 query rows: two rows, `upper` and `upper + 8`, of which four threads hold the columns.
@@ -283,7 +269,7 @@ struct AttentionRows {
 
   static __device__ void round(const Scores& scores, Weights& weights) {
 #pragma unroll
-    for (int i = 0; i < attention_keys / 4; ++i) weights[i / 4][i % 4] = packed<T>(scores[2 * i], scores[2 * i + 1]);
+    for (int i = 0; i < attention_keys / 4; ++i) weights[i / 4][i % 4] = pack_pair<T>(scores[2 * i], scores[2 * i + 1]);
   }
 
   __device__ void rescale() {
@@ -339,7 +325,7 @@ struct AttentionRows {
       std::uint32_t word[4];
 #pragma unroll
       for (unsigned i = 0; i < 4; ++i)
-        word[i] = packed<T>(output[4 * j + 2 * i] * inverse[i % 2], output[4 * j + 2 * i + 1] * inverse[i % 2]);
+        word[i] = pack_pair<T>(output[4 * j + 2 * i] * inverse[i % 2], output[4 * j + 2 * i + 1] * inverse[i % 2]);
       asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(word[0]),
                    "r"(word[1]), "r"(word[2]), "r"(word[3])
                    : "memory");
@@ -355,10 +341,7 @@ __device__ inline void load_query(std::uint32_t (&query)[8][4], std::uint32_t fr
   for (unsigned i = 0; i < 8; ++i) {
     const unsigned chunk = 2 * (i % 4) + lane / 16;
     const std::uint32_t at = from + i / 4 * (attention_queries * 128) + row * 128 + ((chunk ^ row % 8) << 4);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(query[i][0]), "=r"(query[i][1]), "=r"(query[i][2]), "=r"(query[i][3])
-                 : "r"(at)
-                 : "memory");
+    load_matrices(query[i], at);
   }
 }
 
@@ -477,8 +460,8 @@ __global__ void __launch_bounds__(attention_threads, 1)
                      const __grid_constant__ CUtensorMap value, const __grid_constant__ CUtensorMap output,
                      const __grid_constant__ AttentionPlan plan) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ std::uint8_t shared_memory[];
-  const AttentionMemory memory(shared_memory);
+  extern __shared__ std::uint8_t attention_memory[];
+  const AttentionMemory memory(attention_memory);
   if (threadIdx.x == 0) memory.init_barriers();
   __syncthreads();
   if (threadIdx.x / warpgroup == consumers) {
@@ -535,7 +518,8 @@ cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t s
   if (status == cudaSuccess) status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (status == cudaSuccess) status = cudaFuncGetAttributes(&build, sm90::attention_kernel<T>);
   if (status != cudaSuccess) return status;
-  if (major != 9 || build.ptxVersion < 90) return cudaErrorNotSupported;
+  // A build without sm_90a has an empty kernel, which shows in its registers.
+  if (major != 9 || build.numRegs < 128) return cudaErrorNotSupported;
 
   sm90::AttentionPlan plan{};
   const std::size_t query_tiles = (shape.query_tokens + sm90::attention_tile_rows - 1) / sm90::attention_tile_rows;

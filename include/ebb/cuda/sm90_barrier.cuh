@@ -4,11 +4,6 @@
 
 namespace ebb::cuda::sm90 {
 
-/// Address within shared memory, as PTX wants it.
-__device__ inline std::uint32_t shared_address(const void* pointer) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
 // Transaction barriers (mbarrier) by shared-memory address. A barrier's phases alternate between parity 0 and 1.
 
 __device__ inline void barrier_init(std::uint32_t barrier, unsigned arrivals) {

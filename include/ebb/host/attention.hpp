@@ -48,7 +48,7 @@ void attention(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> q, s
   const std::size_t per_thread = 2 * keys * d + detail::query_tile * (keys + 2 * d);
   const auto scratch = ctx.template array<float>(threads * per_thread);
   const std::size_t tiles = (shape.query_tokens + detail::query_tile - 1) / detail::query_tile;
-#pragma omp parallel num_threads(ctx.threads())
+#pragma omp parallel num_threads(detail::threads_for(ctx, y.size() * keys))
   {
 #ifdef _OPENMP
     float* own = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * per_thread;

@@ -35,7 +35,7 @@ void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const
   const Matrix<T> out = y.pixels();
   const std::size_t tiles = (out.rows + pixel_tile - 1) / pixel_tile;
   const std::size_t pad = kernel / 2;
-#pragma omp parallel num_threads(ctx.threads())
+#pragma omp parallel num_threads(detail::threads_for(ctx, y.size() * depth))
   {
 #ifdef _OPENMP
     const auto thread = static_cast<std::size_t>(omp_get_thread_num());

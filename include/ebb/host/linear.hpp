@@ -30,7 +30,13 @@ using Rows = Eigen::Map<RowMajor, Eigen::Unaligned, Eigen::OuterStride<>>;
 
 inline Eigen::Index index(std::size_t value) { return static_cast<Eigen::Index>(value); }
 
-/// y [m, n] = (or +=) x [m, k] * w [n, k]^T; `stride`s are elements between rows. On as many threads as Eigen may
+/// Threads for `operations` multiply-adds: starting more than one costs about as much as this many take.
+template <class T>
+int threads_for(const Context<T>& ctx, std::size_t operations) {
+  return operations < (std::size_t{1} << 18) ? 1 : ctx.threads();
+}
+
+/// y [m, n] = x [m, k] * w [n, k]^T; `stride`s are elements between rows. On as many threads as Eigen may
 /// take: one inside a parallel region.
 inline void multiply(const float* x, std::size_t x_stride, const float* w, std::size_t w_stride, float* y,
                      std::size_t y_stride, std::size_t m, std::size_t n, std::size_t k) {
@@ -104,7 +110,7 @@ void linear_vector(const Context<T>& ctx, const Matrix<const float>& x, const Qu
     if constexpr (BlockFormat<Format>) return k % weight.group() == 0 && x.rows == 1;
     return false;
   }();
-#pragma omp parallel num_threads(ctx.threads())
+#pragma omp parallel num_threads(threads_for(ctx, y.size() * k))
   {
 #ifdef _OPENMP
     float* row = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * k;
@@ -145,7 +151,7 @@ void linear_panels(const Context<T>& ctx, const Matrix<const float>& x, const Qu
   const std::size_t rows = std::min(tile_rows, x.rows);
   const auto decoded = ctx.template array<float>(threads * panel_columns * k);
   const auto tiles = ctx.template array<float>(threads * rows * panel_columns);
-#pragma omp parallel num_threads(ctx.threads())
+#pragma omp parallel num_threads(threads_for(ctx, y.size() * k))
   {
 #ifdef _OPENMP
     const auto thread = static_cast<std::size_t>(omp_get_thread_num());

@@ -56,9 +56,8 @@ class Streams {
   static constexpr bool computes_on_home_memory = true;
 
   /// `copy` moves bytes on the copy thread; it may throw. By default memcpy, which faults mapped files in.
-  explicit Streams(Copy copy = [](std::byte* target, const std::byte* source, std::size_t bytes) {
-    std::memcpy(target, source, bytes);
-  })
+  explicit Streams(Copy copy = [](std::byte* target, const std::byte* source,
+                                  std::size_t bytes) { std::memcpy(target, source, bytes); })
       : copy_(std::move(copy)), worker_([this] { run(); }) {}
   Streams(const Streams&) = delete;
   Streams& operator=(const Streams&) = delete;
@@ -170,8 +169,8 @@ class Streams {
         complete(operation, error);
       } else if (operation.kind == Kind::wait) {
         std::unique_lock event_lock(operation.event->mutex);
-        operation.event->completed_changed.wait(
-            event_lock, [&] { return operation.event->completed >= operation.generation; });
+        operation.event->completed_changed.wait(event_lock,
+                                                [&] { return operation.event->completed >= operation.generation; });
       } else if (!skip) {
         try {
           copy_(operation.target, operation.source, operation.bytes);
@@ -194,8 +193,8 @@ class Streams {
   std::exception_ptr error_;
   bool busy_ = false;
   bool stopping_ = false;
-  Stalls stalls_;        // of the issuing thread alone
-  std::thread worker_;   // last: it uses everything above
+  Stalls stalls_;       // of the issuing thread alone
+  std::thread worker_;  // last: it uses everything above
 };
 static_assert(ebb::Backend<Streams>);
 

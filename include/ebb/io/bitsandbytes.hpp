@@ -19,53 +19,14 @@
 #include "ebb/core/shape.hpp"
 #include "ebb/format/dynamic8.hpp"
 #include "ebb/format/packing.hpp"
+#include "ebb/io/bitsandbytes_keys.hpp"
 #include "ebb/io/checkpoint.hpp"
 #include "ebb/io/json_parser.hpp"
 #include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/format_choice.hpp"
 #include "ebb/tensor/quantized_tensor.hpp"
 
-/// Weights as bitsandbytes stores them in a checkpoint.
-///
-/// 4 bits, for a weight `p.weight`: the packed codes under its name, in any dtype (`bnb_4bit_quant_storage` only
-/// reinterprets the bytes), and beside it `p.weight.absmax`, `p.weight.quant_map`, under double quantization
-/// `p.weight.nested_absmax` and `p.weight.nested_quant_map`, and a JSON text in
-/// `p.weight.quant_state.bitsandbytes__nf4` or `__fp4`.
-/// 8 bits (LLM.int8): `p.weight` I8 [rows, columns], `p.SCB` F32 [rows], and `p.weight_format`, 0 for row-major.
 namespace ebb::bitsandbytes {
-
-namespace key {
-inline constexpr std::string_view absmax = ".absmax";
-inline constexpr std::string_view quant_map = ".quant_map";
-inline constexpr std::string_view nested_absmax = ".nested_absmax";
-inline constexpr std::string_view nested_quant_map = ".nested_quant_map";
-inline constexpr std::string_view quant_state = ".quant_state.bitsandbytes__";  // + nf4 or fp4
-inline constexpr std::string_view weight = ".weight";
-inline constexpr std::string_view int8_scales = ".SCB";
-inline constexpr std::string_view int8_layout = ".weight_format";
-}  // namespace key
-
-/// The sixteen values as bitsandbytes writes them to `quant_map`: those of the format, with +0 where FP4 has -0.
-template <BlockFormat Format>
-inline constexpr auto stored_map = [] {
-  std::array<float, 16> map = Format::values;
-  for (float& value : map) value += 0.0f;
-  return map;
-}();
-
-/// The weight that the tensor `name` belongs to when it is a part of a quantized weight, e.g. "p.weight" for
-/// "p.weight.absmax" and for "p.SCB".
-inline std::optional<std::string> weight_of(std::string_view name) {
-  const auto without = [&](std::string_view suffix) { return name.substr(0, name.size() - suffix.size()); };
-  for (const std::string_view suffix : {key::absmax, key::quant_map, key::nested_absmax, key::nested_quant_map})
-    if (name.ends_with(suffix)) return std::string(without(suffix));
-  for (const std::string_view format : {NF4::name, FP4::name})
-    if (const std::string suffix = concat(key::quant_state, format); name.ends_with(suffix))
-      return std::string(without(suffix));
-  for (const std::string_view suffix : {key::int8_scales, key::int8_layout})
-    if (name.ends_with(suffix)) return concat(without(suffix), key::weight);
-  return std::nullopt;
-}
 
 namespace detail {
 /// One quantized weight of a checkpoint; checks everything that is said about it before bytes are used.
@@ -142,8 +103,7 @@ class StoredWeight {
       }
     }
     if (states.size() != 1)
-      fail(name_, "expected exactly one ", key::quant_state, "nf4 or ", key::quant_state, "fp4, found ",
-           states.size());
+      fail(name_, "expected exactly one ", key::quant_state, "nf4 or ", key::quant_state, "fp4, found ", states.size());
     state_name_ = states[0];
     const std::string_view suffix = std::string_view(state_name_).substr(name_.size());
     std::string_view format;
@@ -225,8 +185,7 @@ class StoredWeight {
   void expect_tensor(const std::string& name, DType dtype, std::size_t count) const {
     const TensorView* part = checkpoint_.find(name);
     if (part == nullptr) fail(name, "is missing: expected ", name_of(dtype), " [", count, "] beside '", name_, "'");
-    if (part->dtype != dtype)
-      fail(name, "expected dtype ", name_of(dtype), ", found ", name_of(part->dtype));
+    if (part->dtype != dtype) fail(name, "expected dtype ", name_of(dtype), ", found ", name_of(part->dtype));
     if (part->shape.elements() != count)
       fail(name, "expected ", count, " elements for a weight of shape ", shape_.text(), ", found ",
            part->shape.elements());
@@ -318,8 +277,8 @@ void read_into(const Checkpoint& checkpoint, std::string_view name, const Quanti
   stored.copy(target, segment);
   const SegmentLayout& layout = target.layout();
   const auto clear = [segment](std::size_t begin, std::size_t end) {  // equal tensors have equal segments
-    std::fill(segment.begin() + static_cast<std::ptrdiff_t>(begin),
-              segment.begin() + static_cast<std::ptrdiff_t>(end), std::byte{0});
+    std::fill(segment.begin() + static_cast<std::ptrdiff_t>(begin), segment.begin() + static_cast<std::ptrdiff_t>(end),
+              std::byte{0});
   };
   clear(layout.codes_offset + layout.codes_bytes, layout.scales_offset);
   clear(layout.scales_offset + layout.scales_bytes, layout.nested_offset);

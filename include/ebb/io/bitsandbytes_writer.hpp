@@ -102,8 +102,8 @@ std::vector<StoredTensor> stored_tensors(std::string_view name, const QuantizedT
 inline std::vector<StoredTensor> stored_tensors(std::string_view name, const QuantizedTensor<INT8>& tensor, DType) {
   static constexpr std::uint8_t row_major = 0;
   if (!name.ends_with(key::weight))
-    throw ConfigError(concat("tensor '", name, "': bitsandbytes stores an INT8 weight only under a name that ends in ",
-                             key::weight));
+    throw ConfigError(
+        concat("tensor '", name, "': bitsandbytes stores an INT8 weight only under a name that ends in ", key::weight));
   const std::string_view module = name.substr(0, name.size() - key::weight.size());
   std::vector<StoredTensor> parts;
   parts.push_back({{std::string(name), DType::i8, tensor.shape()}, std::as_bytes(tensor.codes()), {}});

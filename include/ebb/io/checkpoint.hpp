@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -62,7 +63,8 @@ class Checkpoint {
   static Checkpoint open(const std::filesystem::path& path, std::string_view variant = {}) {
     Checkpoint checkpoint;
     checkpoint.location_ = path;
-    if (!std::filesystem::is_directory(path)) {
+    std::error_code unreadable;  // opening says why
+    if (!std::filesystem::is_directory(path, unreadable)) {
       checkpoint.add_file(path);
     } else if (const auto found = locate(path, variant); found.extension() == ".json") {
       checkpoint.add_shards(found);
@@ -102,8 +104,8 @@ class Checkpoint {
   const TensorView& expect_shape(std::string_view name, const Shape& shape) const {
     const TensorView& tensor = at(name);
     if (tensor.shape != shape)
-      throw FileError(concat(file_of(name).string(), ": tensor '", name, "': expected shape ", shape.text(),
-                             ", found ", tensor.shape.text()));
+      throw FileError(concat(file_of(name).string(), ": tensor '", name, "': expected shape ", shape.text(), ", found ",
+                             tensor.shape.text()));
     return tensor;
   }
 
@@ -114,6 +116,11 @@ class Checkpoint {
     for (const std::string& each : detail::closest_names(name, names_)) nearest += (nearest.empty() ? "" : ", ") + each;
     throw FileError(concat(location_.string(), ": missing tensor '", name, "'",
                            nearest.empty() ? ": the file holds no tensors" : "; the nearest names are " + nearest));
+  }
+
+  static bool exists(const std::filesystem::path& path) {
+    std::error_code unreadable;
+    return std::filesystem::exists(path, unreadable);
   }
 
   static std::filesystem::path locate(const std::filesystem::path& directory, std::string_view variant) {
@@ -128,7 +135,7 @@ class Checkpoint {
       }
       if (stem == stems[0]) std::rotate(candidates.begin(), candidates.begin() + 1, candidates.end());
       for (const std::string& name : candidates) {
-        if (std::filesystem::exists(directory / name)) return directory / name;
+        if (exists(directory / name)) return directory / name;
         tried += (tried.empty() ? "" : ", ") + name;
       }
     }
@@ -176,7 +183,7 @@ class Checkpoint {
       check_shard_name(index_path, tensor, shard);
       if (shards.contains(shard)) continue;
       const auto path = index_path.parent_path() / shard;
-      if (!std::filesystem::exists(path))
+      if (!exists(path))
         throw FileError(concat(index_path.string(), ": shard ", shard, ", which should hold tensor '", tensor,
                                "', is missing: download it or save the model again"));
       add_file(path);
@@ -187,8 +194,8 @@ class Checkpoint {
       const auto at = owners_.find(tensor);
       if (at == owners_.end() || at->second != shard)
         throw FileError(concat(index_path.string(), ": tensor '", tensor, "': expected in ", *value.string(),
-                               ", found ", at == owners_.end() ? "nowhere"
-                                                               : "in " + files_[at->second].path().string()));
+                               ", found ",
+                               at == owners_.end() ? "nowhere" : "in " + files_[at->second].path().string()));
     }
   }
 
@@ -198,7 +205,8 @@ class Checkpoint {
     using namespace std::string_view_literals;
     if (shard.find_first_of("/\\\0"sv) == shard.npos && shard.ends_with(".safetensors")) return;
     throw FileError(concat(index_path.string(), ": tensor '", tensor,
-                           "': expected the name of a .safetensors file beside the index, found ", Json::quoted(shard)));
+                           "': expected the name of a .safetensors file beside the index, found ",
+                           Json::quoted(shard)));
   }
 
   std::filesystem::path location_;

@@ -9,7 +9,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -117,23 +116,21 @@ class CheckpointWriter {
                       [](char c, char p) { return p == '0' ? c >= '0' && c <= '9' : c == p; });
   }
 
-  void remove_stale(const std::filesystem::path& index_path) const {
+  void remove_stale(const std::filesystem::path& index_path) const try {
     std::vector<std::filesystem::path> stale;
     for (const auto& entry : std::filesystem::directory_iterator(directory_)) {
       const std::string name = entry.path().filename().string();
       const bool weights = name == stem_ + ".safetensors" || is_shard_name(name);
       const bool index = name == index_path.filename().string();
       const bool written = index ? shards_.size() > 1
-                                 : std::any_of(shards_.begin(), shards_.end(), [&](const auto& shard) {
-                                     return shard.path().filename() == name;
-                                   });
+                                 : std::any_of(shards_.begin(), shards_.end(),
+                                               [&](const auto& shard) { return shard.path().filename() == name; });
       if ((weights || index) && !written) stale.push_back(entry.path());
     }
-    for (const auto& path : stale) {
-      std::error_code error;
-      if (!std::filesystem::remove(path, error) && error)
-        throw FileError(concat(path.string(), ": cannot remove this file of an earlier save: ", error.message()));
-    }
+    for (const auto& path : stale) std::filesystem::remove(path);
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw FileError(concat(error.path1().string(), ": cannot remove what an earlier save left in ", directory_.string(),
+                           ": ", error.code().message()));
   }
 
   std::filesystem::path directory_;

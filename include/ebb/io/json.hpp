@@ -30,8 +30,7 @@ class Json {
   /// null
   Json() = default;
   Json(std::same_as<bool> auto value) : value_(value) {}
-  Json(std::integral auto value)
-    requires(!std::same_as<decltype(value), bool>)
+  Json(std::integral auto value) requires(!std::same_as<decltype(value), bool>)
       : value_(static_cast<std::int64_t>(value)) {}
   Json(double value) : value_(value) {}
   Json(std::string value) : value_(std::move(value)) {}
@@ -202,7 +201,8 @@ inline std::string Json::quoted(std::string_view text, JsonText characters) {
 inline std::string Json::digits(double value) {
   if (!(value - value == 0.0)) return value != value ? "NaN" : value > 0.0 ? "Infinity" : "-Infinity";
   std::array<char, 32> buffer{};  // stays terminated by a zero
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific).ptr;
+  const auto end =
+      std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::scientific).ptr;
   const std::string_view text(buffer.data(), static_cast<std::size_t>(end - buffer.data()));
   const std::size_t e = text.find('e');
   const int exponent = std::atoi(text.data() + e + 1);

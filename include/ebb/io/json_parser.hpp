@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
-#include <fstream>
 #include <filesystem>
+#include <fstream>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -19,8 +19,8 @@ namespace ebb {
 
 /// What a JSON text may cost to read.
 struct JsonLimits {
-  std::size_t depth = 64;          // arrays and objects inside each other
-  std::size_t values = 1u << 22;   // in the whole text; each takes some 40 bytes of memory
+  std::size_t depth = 64;         // arrays and objects inside each other
+  std::size_t values = 1u << 22;  // in the whole text; each takes some 40 bytes of memory
 };
 
 /// Reads one JSON text (RFC 8259) and nothing else: no comments, no trailing commas, no NaN, valid UTF-8 only, and no
@@ -66,9 +66,7 @@ class JsonParser {
     at_ += word.size();
     return true;
   }
-  void skip_space() {
-    at_ = std::min(text_.find_first_not_of(" \t\n\r", at_), text_.size());
-  }
+  void skip_space() { at_ = std::min(text_.find_first_not_of(" \t\n\r", at_), text_.size()); }
   [[noreturn]] void fail(std::string_view expected) const {
     const std::string found = ended() ? "the end of the text" : Json::quoted(text_.substr(at_, 1));
     throw FileError(concat(source_, ": not valid JSON at byte ", at_, ": expected ", expected, ", found ", found));
@@ -76,8 +74,8 @@ class JsonParser {
 
   Json value(std::size_t depth) {
     if (depth == limits_.depth && (peek() == '{' || peek() == '['))
-      throw FileError(concat(source_, ": JSON at byte ", at_, " is nested too deep: expected at most ", limits_.depth,
-                             " levels"));
+      throw FileError(
+          concat(source_, ": JSON at byte ", at_, " is nested too deep: expected at most ", limits_.depth, " levels"));
     if (++values_ > limits_.values)
       throw FileError(concat(source_, ": JSON at byte ", at_, ": expected at most ", limits_.values, " values"));
     switch (peek()) {
@@ -237,7 +235,10 @@ class JsonParser {
     std::uint32_t value = 0;
     for (int i = 0; i < 4; ++i, ++at_) {
       const char c = peek();
-      const int digit = is_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+      const int digit = is_digit(c)            ? c - '0'
+                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                               : -1;
       if (digit < 0) fail("a hexadecimal digit");
       value = value * 16 + static_cast<std::uint32_t>(digit);
     }

@@ -247,9 +247,7 @@ class SafetensorsFile {
     std::vector<std::pair<const std::string*, const Entry*>> order;
     order.reserve(entries_.size());
     for (const auto& [name, entry] : entries_) order.emplace_back(&name, &entry);
-    const auto range = [](const auto& item) {
-      return std::pair(item.second->begin, item.second->view.bytes.size());
-    };
+    const auto range = [](const auto& item) { return std::pair(item.second->begin, item.second->view.bytes.size()); };
     std::sort(order.begin(), order.end(), [&](const auto& a, const auto& b) { return range(a) < range(b); });
     std::size_t expected = 0;
     for (std::size_t i = 0; i < order.size(); ++i) {
@@ -262,8 +260,7 @@ class SafetensorsFile {
              ", after a hole");
       expected += entry->view.bytes.size();
     }
-    if (expected != data_bytes)
-      fail("expected ", expected, " bytes of data, as the header says, found ", data_bytes);
+    if (expected != data_bytes) fail("expected ", expected, " bytes of data, as the header says, found ", data_bytes);
   }
 
   std::filesystem::path path_;

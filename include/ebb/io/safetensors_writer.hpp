@@ -76,8 +76,8 @@ class SafetensorsWriter {
   void check_complete() const {
     for (const auto& [name, slot] : slots_)
       if (slot.next != slot.end)
-        throw ShapeError(concat(path().string(), ": tensor '", name, "': ", slot.end - slot.next,
-                                " bytes were not supplied"));
+        throw ShapeError(
+            concat(path().string(), ": tensor '", name, "': ", slot.end - slot.next, " bytes were not supplied"));
   }
 
  private:
@@ -88,8 +88,8 @@ class SafetensorsWriter {
 
   /// Position in the file's order of dtypes: widest elements first, so that every tensor is aligned.
   static std::size_t rank(DType type) {
-    constexpr std::array<DType, 7> order{DType::i64, DType::f32, DType::bf16, DType::f16, DType::f8_e4m3,
-                                         DType::i8,  DType::u8};
+    constexpr std::array<DType, 7> order{DType::i64,     DType::f32, DType::bf16, DType::f16,
+                                         DType::f8_e4m3, DType::i8,  DType::u8};
     return static_cast<std::size_t>(std::find(order.begin(), order.end(), type) - order.begin());
   }
 

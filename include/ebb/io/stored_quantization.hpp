@@ -21,9 +21,9 @@ namespace ebb {
 struct StoredQuantization {
   FormatChoice::Kind kind = FormatChoice::Kind::nf4;  // nf4, fp4 or int8
   DoubleQuantization nested = DoubleQuantization::off;
-  DType compute = DType::f32;         // type that a 4-bit weight is dequantized to for a product
-  float outlier_threshold = 6.0f;     // of LLM.int8
-  std::vector<std::string> skip;      // modules that stay dense, see is_skipped
+  DType compute = DType::f32;      // type that a 4-bit weight is dequantized to for a product
+  float outlier_threshold = 6.0f;  // of LLM.int8
+  std::vector<std::string> skip;   // modules that stay dense, see is_skipped
 
   bool operator==(const StoredQuantization&) const = default;
 
@@ -46,8 +46,8 @@ struct StoredQuantization {
                                four ? "both" : "neither"));
     const std::string type = reader.string("bnb_4bit_quant_type", "fp4");
     if (four && type != NF4::name && type != FP4::name)
-      throw ConfigError(concat(source, ": quantization_config: bnb_4bit_quant_type: expected 'nf4' or 'fp4', found '",
-                               type, "'"));
+      throw ConfigError(
+          concat(source, ": quantization_config: bnb_4bit_quant_type: expected 'nf4' or 'fp4', found '", type, "'"));
     result.kind = eight ? FormatChoice::Kind::int8 : FormatChoice::parse_kind(type);
     if (reader.flag("bnb_4bit_use_double_quant", false)) result.nested = DoubleQuantization::on;
     try {
@@ -102,8 +102,8 @@ struct StoredQuantization {
       return value && !value->is_null() ? value : nullptr;
     }
     [[noreturn]] void fail(std::string_view key, std::string_view expected, const Json& found) const {
-      throw ConfigError(concat(source, ": quantization_config: ", key, ": expected ", expected, ", found ",
-                               found.type_name()));
+      throw ConfigError(
+          concat(source, ": quantization_config: ", key, ": expected ", expected, ", found ", found.type_name()));
     }
     bool flag(std::string_view key, bool otherwise) const {
       const Json* value = member(key);

@@ -20,8 +20,7 @@ struct PolicyCost {
 
 /// What each kind of policy would need for the components that `outlines` describe; those that do not apply (block
 /// level without blocks) are left out.
-inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines,
-                                            HomeMemory home = HomeMemory::separate) {
+inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, HomeMemory home = HomeMemory::separate) {
   std::vector<PolicyCost> costs;
   for (const char* name : {"none", "model", "block", "leaf"}) {
     const OffloadSpec policy = OffloadSpec::parse(name);

@@ -22,7 +22,7 @@ enum class Residence { offloaded, resident };
 struct Component {
   std::string name;
   const std::byte* home = nullptr;  // outlives the group; its contents no longer change
-  std::vector<Unit> units = {};  // in the expected order of execution
+  std::vector<Unit> units = {};     // in the expected order of execution
   ModuleId root = {};               // a call of it is one pass, e.g. one denoising step
   Residence residence = Residence::offloaded;
 };

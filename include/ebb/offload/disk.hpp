@@ -140,8 +140,8 @@ class HomeFile {
       if (status) throw FileError(concat(directory.string(), ": cannot create the directory: ", status.message()));
       descriptor_ = ::mkostemp(name_.data(), O_CLOEXEC);
       if (descriptor_ < 0)
-        throw FileError(concat(directory.string(), ": cannot write to the directory for offloaded weights: ",
-                               system_text(errno)));
+        throw FileError(
+            concat(directory.string(), ": cannot write to the directory for offloaded weights: ", system_text(errno)));
       try {
         allocate(directory);
       } catch (...) {

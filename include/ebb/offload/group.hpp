@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +13,7 @@
 #include "ebb/memory/backend.hpp"
 #include "ebb/offload/component.hpp"
 #include "ebb/offload/lease.hpp"
+#include "ebb/offload/module_index.hpp"
 #include "ebb/offload/order.hpp"
 #include "ebb/offload/plan.hpp"
 #include "ebb/offload/prefetcher.hpp"
@@ -23,7 +23,7 @@ namespace ebb {
 /// What happened since construction, of one component or of the whole group.
 struct OffloadStatistics {
   std::size_t passes = 0;
-  std::size_t entered = 0;      // changes from one unit to another
+  std::size_t entered = 0;  // changes from one unit to another
   std::size_t copies = 0;
   std::size_t bytes_moved = 0;  // home to device; nothing is ever copied back
   std::size_t misses = 0;       // units whose copy was not issued before they were entered
@@ -70,8 +70,8 @@ class OffloadGroup {
       --unit;
       if (unit->bytes() == 0) continue;
       if (home_offset >= unit->end) break;
-      const PlacedUnit& placed = plan_.units[plan_.components[component].first +
-                                             static_cast<std::size_t>(unit - owner.units.begin())];
+      const PlacedUnit& placed =
+          plan_.units[plan_.components[component].first + static_cast<std::size_t>(unit - owner.units.begin())];
       if (placed.placing == Placing::in_place) break;
       return arena_ + placed.offset + (home_offset - unit->begin);
     }
@@ -83,8 +83,8 @@ class OffloadGroup {
   /// @throws MemoryError when units that are in use together share bytes (more lookahead helps); what the device throws
   Lease enter(ModuleId module) {
     Lease lease;
-    const auto entry = std::ranges::lower_bound(entries_, module, {}, &Entry::module);
-    if (entry == entries_.end() || entry->module != module) return lease;
+    const ModuleIndex::Entry* entry = index_.find(module);
+    if (entry == nullptr) return lease;
     if (entry->component != none) {
       Running& running = running_[entry->component];
       if (running.depth == 0) begin_pass(running);
@@ -137,13 +137,8 @@ class OffloadGroup {
   std::size_t peak_bytes() const { return prefetcher_.statistics().peak_bytes; }
 
  private:
-  static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
+  static constexpr std::size_t none = ModuleIndex::none;
 
-  struct Entry {
-    ModuleId module;
-    std::size_t unit = none;       // index in moving_, when the module opens one
-    std::size_t component = none;  // when the module is a component's root
-  };
   struct Moving {  // a unit that is copied: neither in place nor empty
     std::size_t component = 0;
     Placing placing = Placing::streamed;
@@ -161,7 +156,8 @@ class OffloadGroup {
   std::byte* checked(std::span<std::byte> arena) const {
     if (arena.size() < plan_.arena_bytes)
       throw MemoryError(concat("offload ", policy_.text(), ": the device arena has ", arena.size(), " bytes, but ",
-                               plan_.arena_bytes, " are needed; use a policy that needs less (model, block, leaf, "
+                               plan_.arena_bytes,
+                               " are needed; use a policy that needs less (model, block, leaf, "
                                "or budget:BYTES), or quantize to a smaller format"));
     if (reinterpret_cast<std::uintptr_t>(arena.data()) % Ring::alignment != 0)
       throw MemoryError("offload: the device arena must begin at a multiple of 256 bytes");
@@ -170,6 +166,7 @@ class OffloadGroup {
 
   std::vector<Transfer> prepare() {
     std::vector<Transfer> transfers;
+    std::vector<std::size_t> numbers;
     running_.resize(components_.size());
     for (std::size_t c = 0; c < components_.size(); ++c) {
       std::vector<std::size_t> order;
@@ -177,8 +174,7 @@ class OffloadGroup {
         const PlacedUnit& placed = plan_.units[plan_.components[c].first + u];
         const Unit& unit = components_[c].units[u];
         const bool moves = placed.placing != Placing::in_place && placed.bytes > 0;
-        // Modules of units that do not move get an entry too, so that a module listed twice is always found.
-        for (const ModuleId module : unit.modules) entries_.push_back({module, moves ? transfers.size() : none, none});
+        numbers.push_back(moves ? transfers.size() : none);
         if (!moves) continue;
         order.push_back(transfers.size());
         moving_.push_back({.component = c, .placing = placed.placing, .name = unit.name});
@@ -187,43 +183,8 @@ class OffloadGroup {
       running_[c].order = ExecutionOrder(std::move(order));
       running_[c].lookahead = plan_.components[c].lookahead;
     }
-    index_modules();
+    index_ = ModuleIndex(components_, numbers);
     return transfers;
-  }
-
-  void index_modules() {
-    std::ranges::sort(entries_, {}, &Entry::module);
-    const auto twice = std::ranges::adjacent_find(entries_, {}, &Entry::module);
-    if (twice != entries_.end())
-      throw ConfigError(concat("offload: one module belongs to two units (", names_of(twice->module),
-                               "); a module can be offloaded only once"));
-    std::vector<Entry> roots;
-    for (std::size_t c = 0; c < components_.size(); ++c) {
-      const ModuleId root = components_[c].root;
-      if (root.address == nullptr) continue;
-      const auto entry = std::ranges::lower_bound(entries_, root, {}, &Entry::module);
-      if (entry != entries_.end() && entry->module == root)
-        entry->component = c;
-      else
-        roots.push_back({root, none, c});
-    }
-    entries_.insert(entries_.end(), roots.begin(), roots.end());
-    std::ranges::sort(entries_, {}, &Entry::module);
-    if (const auto same = std::ranges::adjacent_find(entries_, {}, &Entry::module); same != entries_.end())
-      throw ConfigError(concat("offload: components ", components_[same->component].name, " and ",
-                               components_[(same + 1)->component].name, " are the same model"));
-    std::erase_if(entries_, [&](const Entry& entry) {
-      return entry.unit == none && (entry.component == none || running_[entry.component].order.expected().empty());
-    });
-  }
-
-  std::string names_of(ModuleId module) const {
-    std::string names;
-    for (const Component& component : components_)
-      for (const Unit& unit : component.units)
-        for (const ModuleId each : unit.modules)
-          if (each == module) names += concat(names.empty() ? "" : " and ", component.name, " ", unit.name);
-    return names;
   }
 
   void begin_pass(Running& running) {
@@ -281,7 +242,8 @@ class OffloadGroup {
     prefetcher_.for_each_overwritten(unit, [&](std::size_t other) {
       if (moving_[other].users == 0) return;
       throw MemoryError(concat("offload ", policy_.text(), ": ", described(unit), " needs the place of ",
-                               described(other), ", which is still in use; modules that compute together must be in "
+                               described(other),
+                               ", which is still in use; modules that compute together must be in "
                                "one unit, or the policy needs more lookahead"));
     });
   }
@@ -318,7 +280,7 @@ class OffloadGroup {
   std::vector<Component> components_;
   Plan plan_;
   std::byte* arena_;
-  std::vector<Entry> entries_;  // sorted by module
+  ModuleIndex index_;
   std::vector<Moving> moving_;  // what the prefetcher moves, same indices; never resized: leases point into it
   std::vector<Running> running_;
   std::vector<std::size_t> open_;    // streamed units that are acquired

@@ -13,8 +13,8 @@ namespace ebb {
 /// A 64-bit hash of bytes: finds damage and tells contents apart at memory speed. It does not resist an attacker.
 ///
 /// With a = 0x9e3779b97f4a7c15 and b = 0xd6e8feb86659fd93, all arithmetic modulo 2^64: four lanes begin as
-/// seed + (k + 1) a. The bytes, followed by zeros up to a multiple of 32, are read as little-endian 64-bit words; word i
-/// updates lane k = i mod 4 to rotate_left(lane + word * b, 31) * a. The result begins as count * a; for each lane in
+/// seed + (k + 1) a. The bytes, followed by zeros up to a multiple of 32, are read as little-endian 64-bit words; word
+/// i updates lane k = i mod 4 to rotate_left(lane + word * b, 31) * a. The result begins as count * a; for each lane in
 /// turn it becomes (result ^ lane) * b and then result ^ (result >> 32).
 inline std::uint64_t hash64(std::span<const std::byte> bytes, std::uint64_t seed = 0) {
   static_assert(std::endian::native == std::endian::little, "words are little-endian");

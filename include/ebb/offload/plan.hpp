@@ -39,7 +39,7 @@ struct PlacedUnit {
 /// What the plan does with one component.
 struct ComponentPlan {
   std::string name;
-  std::size_t first = 0;           // its units are Plan::units[first, first + count)
+  std::size_t first = 0;  // its units are Plan::units[first, first + count)
   std::size_t count = 0;
   std::size_t lookahead = 0;       // streamed units ahead of the one that computes
   std::size_t resident_bytes = 0;  // kept while the component runs
@@ -72,8 +72,8 @@ struct BudgetFit {
 /// Places the units of one component: those marked in a ring at offset 0, the others behind it.
 inline BudgetFit fit(const std::vector<std::size_t>& bytes, std::vector<bool> streamed, std::size_t lookahead,
                      std::size_t limit_bytes) {
-  BudgetFit result{.streamed = std::move(streamed), .offsets = std::vector<std::size_t>(bytes.size()),
-                   .lookahead = lookahead};
+  BudgetFit result{
+      .streamed = std::move(streamed), .offsets = std::vector<std::size_t>(bytes.size()), .lookahead = lookahead};
   std::vector<std::size_t> moving;
   std::size_t resident_bytes = 0;
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -99,18 +99,22 @@ inline BudgetFit fit(const std::vector<std::size_t>& bytes, std::vector<bool> st
 
 /// Makes units resident that still fit beside what `found` places, far apart from each other.
 inline BudgetFit fill(const std::vector<std::size_t>& bytes, BudgetFit found, std::size_t budget) {
-  std::vector<bool> streamed = found.streamed;
-  std::size_t left = budget - found.bytes;
   const std::size_t count = bytes.size();
   std::size_t stride = count * 618 / 1000 + 1;  // golden ratio: any prefix of the walk is spread evenly
   while (std::gcd(stride, count) != 1) ++stride;
-  for (std::size_t step = 0, i = 0; step < count; ++step, i = (i + stride) % count) {
-    if (!streamed[i] || ring_aligned(bytes[i]) > left) continue;
-    streamed[i] = false;
-    left -= ring_aligned(bytes[i]);
+  // Without a small unit between them, large ones become neighbours in the ring, which then grows: aim lower.
+  for (const std::size_t share : {1, 2, 4, 8}) {
+    std::vector<bool> streamed = found.streamed;
+    std::size_t left = (budget - found.bytes) / share;
+    for (std::size_t step = 0, i = 0; step < count; ++step, i = (i + stride) % count) {
+      if (!streamed[i] || ring_aligned(bytes[i]) > left) continue;
+      streamed[i] = false;
+      left -= ring_aligned(bytes[i]);
+    }
+    if (BudgetFit filled = fit(bytes, std::move(streamed), found.lookahead, budget); filled.bytes <= budget)
+      return filled;
   }
-  BudgetFit filled = fit(bytes, std::move(streamed), found.lookahead, budget);
-  return filled.bytes <= budget ? filled : found;
+  return found;
 }
 
 /// Chooses what streams so that the component fits in `budget` bytes: as little as possible, spread evenly over the
@@ -149,8 +153,10 @@ inline void check_units(const Component& component) {
   for (const Unit& unit : component.units) {
     if (unit.begin % Ring::alignment != 0 || unit.end < unit.begin || unit.begin < end)
       throw ConfigError(concat("offload: unit '", unit.name, "' of ", component.name, " is bytes [", unit.begin, ", ",
-                               unit.end, ") of the home arena; units must begin at multiples of 256, in order and "
-                               "without overlap (the one before ends at ", end, ")"));
+                               unit.end,
+                               ") of the home arena; units must begin at multiples of 256, in order and "
+                               "without overlap (the one before ends at ",
+                               end, ")"));
     end = unit.end;
   }
 }
@@ -160,8 +166,7 @@ inline void check_units(const Component& component) {
 /// Decides what is on the device, where, and what streams. A pure function of sizes.
 /// @throws MemoryError when a budget is too small, naming the smallest that works
 template <OffloadPolicy Policy>
-Plan make_plan(const Policy& policy, std::span<const Component> components,
-               HomeMemory home = HomeMemory::separate) {
+Plan make_plan(const Policy& policy, std::span<const Component> components, HomeMemory home = HomeMemory::separate) {
   const OffloadSettings settings = policy.settings();
   Plan plan;
   std::vector<std::vector<std::size_t>> bytes(components.size());
@@ -169,14 +174,16 @@ Plan make_plan(const Policy& policy, std::span<const Component> components,
   std::string largest_name;
   for (std::size_t c = 0; c < components.size(); ++c) {
     detail::check_units(components[c]);
-    plan.components.push_back({.name = components[c].name, .first = plan.units.size(),
-                               .count = components[c].units.size(), .wraps = true});
+    plan.components.push_back(
+        {.name = components[c].name, .first = plan.units.size(), .count = components[c].units.size(), .wraps = true});
     const bool stays = settings.level == Level::none || components[c].residence == Residence::resident;
     for (std::size_t u = 0; u < components[c].units.size(); ++u) {
       const Unit& unit = components[c].units[u];
       bytes[c].push_back(unit.bytes());
       const bool in_place = stays && home == HomeMemory::computable;
-      plan.units.push_back({.component = c, .unit = u, .bytes = unit.bytes(),
+      plan.units.push_back({.component = c,
+                            .unit = u,
+                            .bytes = unit.bytes(),
                             .placing = in_place ? Placing::in_place : Placing::resident});
       if (in_place) continue;
       const std::size_t aligned = detail::ring_aligned(unit.bytes());
@@ -195,11 +202,11 @@ Plan make_plan(const Policy& policy, std::span<const Component> components,
   const std::size_t budget = settings.budget_bytes.value_or(std::numeric_limits<std::size_t>::max());
   const std::size_t minimum = excluded_bytes + largest_bytes;
   if (minimum > budget)
-    throw MemoryError(concat(
-        "offload: a budget of ", budget, " bytes is too small: at least ", minimum, " bytes are needed, ",
-        excluded_bytes, " for components excluded from offloading and ", largest_bytes, " for the largest unit (",
-        largest_name.empty() ? "none" : largest_name, "); use budget:", detail::byte_text(minimum),
-        " or more, exclude less, or quantize to a smaller format"));
+    throw MemoryError(concat("offload: a budget of ", budget, " bytes is too small: at least ", minimum,
+                             " bytes are needed, ", excluded_bytes, " for components excluded from offloading and ",
+                             largest_bytes, " for the largest unit (", largest_name.empty() ? "none" : largest_name,
+                             "); use budget:", detail::byte_text(minimum),
+                             " or more, exclude less, or quantize to a smaller format"));
   const std::size_t shared_budget = budget - excluded_bytes;
   // When all components fit side by side, none ever has to move again.
   const bool side_by_side = settings.budget_bytes && total_bytes <= budget;

@@ -18,9 +18,9 @@ namespace ebb {
 
 /// What a policy decides. Everything else follows from the units and their bytes.
 struct OffloadSettings {
-  Level level = Level::none;          // how finely components are cut into units
-  std::size_t blocks_per_unit = 1;    // block level only
-  std::size_t lookahead = 0;          // units in flight or waiting beside the one that computes; 0: no overlap
+  Level level = Level::none;        // how finely components are cut into units
+  std::size_t blocks_per_unit = 1;  // block level only
+  std::size_t lookahead = 0;        // units in flight or waiting beside the one that computes; 0: no overlap
   std::optional<std::size_t> budget_bytes = {};  // device bytes for weights; none: as few as the level needs
   bool operator==(const OffloadSettings&) const = default;
 };
@@ -39,9 +39,15 @@ struct ByteUnit {
 };
 inline constexpr ByteUnit byte_units[] = {
     {"", 1},
-    {"K", 1'000},         {"M", 1'000'000},           {"G", 1'000'000'000},
-    {"KiB", 1ULL << 10},  {"MiB", 1ULL << 20},        {"GiB", 1ULL << 30},
-    {"KB", 1'000},        {"MB", 1'000'000},          {"GB", 1'000'000'000},
+    {"K", 1'000},
+    {"M", 1'000'000},
+    {"G", 1'000'000'000},
+    {"KiB", 1ULL << 10},
+    {"MiB", 1ULL << 20},
+    {"GiB", 1ULL << 30},
+    {"KB", 1'000},
+    {"MB", 1'000'000},
+    {"GB", 1'000'000'000},
     {"B", 1},
 };
 
@@ -89,8 +95,8 @@ inline std::size_t parse_bytes(std::string_view text) {
   if (!digits) throw fail("it does not begin with a digit");
   for (const detail::ByteUnit& unit : detail::byte_units) {
     if (text.substr(used) != unit.suffix) continue;
-    const std::size_t part = static_cast<std::size_t>(static_cast<double>(fraction) / static_cast<double>(scale) *
-                                                          static_cast<double>(unit.bytes) + 0.5);
+    const std::size_t part = static_cast<std::size_t>(
+        static_cast<double>(fraction) / static_cast<double>(scale) * static_cast<double>(unit.bytes) + 0.5);
     if (whole > (std::numeric_limits<std::size_t>::max() - part) / unit.bytes) throw fail("it is too large");
     return whole * unit.bytes + part;
   }
@@ -116,9 +122,7 @@ struct BlockOffload {
   constexpr OffloadSettings settings() const {
     return {.level = Level::block, .blocks_per_unit = blocks_per_unit, .lookahead = lookahead};
   }
-  std::string text() const {
-    return blocks_per_unit == 1 ? "block" : "block:" + std::to_string(blocks_per_unit);
-  }
+  std::string text() const { return blocks_per_unit == 1 ? "block" : "block:" + std::to_string(blocks_per_unit); }
   bool operator==(const BlockOffload&) const = default;
 };
 /// Single layers stream through the device.
@@ -146,8 +150,7 @@ class OffloadSpec {
  public:
   OffloadSpec() = default;
   template <OffloadPolicy Policy>
-    requires(!std::same_as<Policy, OffloadSpec>)
-  explicit OffloadSpec(Policy policy) : policy_(std::move(policy)) {}
+  requires(!std::same_as<Policy, OffloadSpec>) explicit OffloadSpec(Policy policy) : policy_(std::move(policy)) {}
 
   /// Reads "none", "model", "block", "block:N", "leaf" or "budget:BYTES".
   /// @throws ConfigError that lists these
@@ -160,8 +163,10 @@ class OffloadSpec {
       const char* end = argument->data() + argument->size();
       const auto [stop, status] = std::from_chars(argument->data(), end, blocks);
       if (status != std::errc{} || stop != end || blocks == 0)
-        throw ConfigError(concat("offload '", text, "': the number of blocks that move together must be a whole "
-                                 "number of at least 1, e.g. block:2, found '", *argument, "'"));
+        throw ConfigError(concat("offload '", text,
+                                 "': the number of blocks that move together must be a whole "
+                                 "number of at least 1, e.g. block:2, found '",
+                                 *argument, "'"));
       return OffloadSpec(BlockOffload{.blocks_per_unit = blocks});
     }
     if (name == "budget" && argument) return OffloadSpec(Budget{.bytes = parse_bytes(*argument)});
@@ -173,8 +178,8 @@ class OffloadSpec {
       if (name == "block") return OffloadSpec(BlockOffload{});
       if (name == "leaf") return OffloadSpec(LeafOffload{});
     }
-    throw ConfigError(concat("there is no offload policy '", text,
-                             "'; choose none, model, block, block:N, leaf or budget:BYTES"));
+    throw ConfigError(
+        concat("there is no offload policy '", text, "'; choose none, model, block, block:N, leaf or budget:BYTES"));
   }
 
   OffloadSettings settings() const {

@@ -29,7 +29,8 @@ inline Ring slot_ring(std::span<const std::size_t> bytes, std::size_t lookahead)
   std::vector<std::size_t> slot_bytes(slots), slot_offset(slots);
   for (std::size_t i = 0; i < bytes.size(); ++i)
     slot_bytes[i % slots] = std::max(slot_bytes[i % slots], ring_aligned(bytes[i]));
-  for (std::size_t slot = 0; slot < slots; ++slot) slot_offset[slot] = std::exchange(ring.bytes, ring.bytes + slot_bytes[slot]);
+  for (std::size_t slot = 0; slot < slots; ++slot)
+    slot_offset[slot] = std::exchange(ring.bytes, ring.bytes + slot_bytes[slot]);
   for (std::size_t i = 0; i < bytes.size(); ++i) ring.offsets.push_back(slot_offset[i % slots]);
   return ring;
 }
