@@ -13,6 +13,9 @@ find_package(CUDAToolkit QUIET)
 if(NOT TARGET ebb::cuda AND TARGET CUDA::cudart AND TARGET CUDA::cublasLt)
   add_library(ebb::cuda INTERFACE IMPORTED ${ebb_target_scope})
   target_link_libraries(ebb::cuda INTERFACE ebb::ebb CUDA::cudart CUDA::cublasLt)
-  # The formats are constexpr functions that device code calls.
-  target_compile_options(ebb::cuda INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>)
+  # The formats are constexpr functions that device code calls. CMake knows nvcc's C++20 only since 3.26, so the flag is
+  # given here, unless a target sets CUDA_STANDARD.
+  set(nvcc $<COMPILE_LANG_AND_ID:CUDA,NVIDIA>)
+  target_compile_options(ebb::cuda INTERFACE $<${nvcc}:--expt-relaxed-constexpr>
+                         $<$<AND:${nvcc},$<NOT:$<BOOL:$<TARGET_PROPERTY:CUDA_STANDARD>>>>:-std=c++20>)
 endif()

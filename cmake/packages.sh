@@ -38,11 +38,12 @@ ebb_install_packages() {
     return 1
   fi
 
-  local missing
-  mapfile -t missing < <(ebb_missing_packages)
-  if [ "${#missing[@]}" -eq 0 ]; then
+  local list missing
+  list=$(ebb_missing_packages)
+  if [ -z "$list" ]; then
     return 0
   fi
+  mapfile -t missing <<<"$list"
 
   local as_root=()
   if [ "$(id -u)" -ne 0 ]; then

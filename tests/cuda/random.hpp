@@ -11,7 +11,9 @@
 /// Largest relative Frobenius error of results that were accumulated in float32, against double arithmetic on the
 /// rounded inputs.
 template <ebb::Element T>
-inline constexpr double largest_error = sizeof(T) == 4 ? 2e-6 : ebb::dtype_of<T> == ebb::DType::bf16 ? 4e-3 : 6e-4;
+inline constexpr double largest_error = sizeof(T) == 4                         ? 2e-6
+                                        : ebb::dtype_of<T> == ebb::DType::bf16 ? 4e-3
+                                                                               : 6e-4;
 
 template <ebb::Element T>
 std::vector<T> random_values(std::size_t count, unsigned seed, float amplitude = 1.0f) {

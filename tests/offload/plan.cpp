@@ -57,7 +57,10 @@ TEST_CASE("block and leaf level: the largest component decides, within the promi
   CHECK(two.bound_bytes == 16 * 256);
   CHECK(two.components[1].streamed_bytes == 34 * 256);
   CHECK(two.components[1].resident_bytes == 0);
-  CHECK(ebb::make_plan(ebb::LeafOffload{100}, components).arena_bytes == 34 * 256);
+  const ebb::Plan roomy = ebb::make_plan(ebb::LeafOffload{100}, components);
+  CHECK(roomy.arena_bytes == 34 * 256);
+  CHECK(roomy.components[1].streamed_bytes == 0);  // all units have room at once: nothing moves in later passes
+  CHECK(streamed(two, 1) == 6);
 }
 
 TEST_CASE("peaks are ordered: leaf <= block <= model <= none") {

@@ -20,8 +20,8 @@ namespace detail {
 template <int dim_>
 struct AttentionTile {
   static constexpr int dim = dim_;
-  static constexpr int warps = dim <= 128 ? 8 : 4;      // 16 query rows each
-  static constexpr int keys = dim <= 128 ? 64 : 32;     // rows of a key or value tile
+  static constexpr int warps = dim <= 128 ? 8 : 4;        // 16 query rows each
+  static constexpr int keys = dim <= 128 ? 64 : 32;       // rows of a key or value tile
   static constexpr bool query_in_registers = dim <= 128;  // else they are read again for each tile
   static constexpr int queries = 16 * warps;
   static constexpr int threads = 32 * warps;
@@ -83,7 +83,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   const int key_tokens = static_cast<int>(a.shape.key_tokens);
   const std::size_t column = blockIdx.y * a.shape.head_dim;
   const int first_query = static_cast<int>(blockIdx.x) * Tile::queries;
-  const T* query = a.query + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(first_query)) * a.query_stride + column;
+  const T* query =
+      a.query + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(first_query)) * a.query_stride + column;
   const T* key = a.key + blockIdx.z * a.shape.key_tokens * a.key_stride + column;
   const T* value = a.value + blockIdx.z * a.shape.key_tokens * a.value_stride + column;
   const bool causal = a.mask == AttentionMask::causal;
@@ -93,10 +94,10 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   const auto copy_tile = [&](int tile) {
     const int first = tile * Tile::keys;
     const int valid = key_tokens - first;
-    copy_rows<Tile, Tile::keys>(key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride, valid,
-                                head_dim, aligned);
-    copy_rows<Tile, Tile::keys>(value_stage(tile), value + static_cast<std::size_t>(first) * a.value_stride, a.value_stride,
+    copy_rows<Tile, Tile::keys>(key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride,
                                 valid, head_dim, aligned);
+    copy_rows<Tile, Tile::keys>(value_stage(tile), value + static_cast<std::size_t>(first) * a.value_stride,
+                                a.value_stride, valid, head_dim, aligned);
     copy_async_commit();
   };
 
@@ -139,8 +140,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
 #pragma unroll
       for (int block = 0; block < Tile::keys / 16; ++block) {
         std::uint32_t keys[4];
-        load_matrices(keys, chunk_address<Tile>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8,
-                                                2 * step + lane / 8 % 2));
+        load_matrices(
+            keys, chunk_address<Tile>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
         const auto& left = Tile::query_in_registers ? queries[Tile::query_in_registers ? step : 0] : reread;
         multiply_add<T>(scores[2 * block], left, keys[0], keys[1]);
         multiply_add<T>(scores[2 * block + 1], left, keys[2], keys[3]);
@@ -159,8 +160,10 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
         if (at >= key_tokens || (causal && at > row + ahead))
           scores[block][i] = -INFINITY;
         else if (a.bias != nullptr && row < query_tokens)
-          scores[block][i] += __ldg(a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(row)) *
-                                                 a.shape.key_tokens + static_cast<std::size_t>(at)) * log2e;
+          scores[block][i] +=
+              __ldg(a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(row)) * a.shape.key_tokens +
+                    static_cast<std::size_t>(at)) *
+              log2e;
       }
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
@@ -197,8 +200,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
 #pragma unroll
       for (int block = 0; block < Tile::dim / 16; ++block) {
         std::uint32_t values[4];
-        load_matrices_transposed(values, chunk_address<Tile>(value_stage(tile), 16 * step + lane % 16,
-                                                             2 * block + lane / 16));
+        load_matrices_transposed(values,
+                                 chunk_address<Tile>(value_stage(tile), 16 * step + lane % 16, 2 * block + lane / 16));
         multiply_add<T>(output[2 * block], weights, values[0], values[1]);
         multiply_add<T>(output[2 * block + 1], weights, values[2], values[3]);
       }
@@ -211,7 +214,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
     sum[row] += __shfl_xor_sync(~0u, sum[row], 2);
     const float inverse = 1.0f / sum[row];
     if (rows[row] >= query_tokens) continue;
-    T* out = a.output + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(rows[row])) * a.output_stride + column;
+    T* out =
+        a.output + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(rows[row])) * a.output_stride + column;
 #pragma unroll
     for (int block = 0; block < Tile::dim / 8; ++block) {
       const int at = 8 * block + 2 * (lane % 4);
@@ -234,8 +238,8 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
   };
   const bool aligned = a.shape.head_dim % 8 == 0 && chunked(a.query, a.query_stride) && chunked(a.key, a.key_stride) &&
                        chunked(a.value, a.value_stride) && chunked(a.output, a.output_stride);
-  const cudaError_t status = cudaFuncSetAttribute(attention_kernel<Tile, T>,
-                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
+  const cudaError_t status =
+      cudaFuncSetAttribute(attention_kernel<Tile, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
   if (status != cudaSuccess) return status;
   const dim3 grid(static_cast<unsigned>((a.shape.query_tokens + Tile::queries - 1) / Tile::queries),
                   static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch));
@@ -250,8 +254,8 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
 ///
 /// @return cudaErrorNotSupported for a larger head dimension, cudaErrorInvalidValue for extents that no grid holds
 template <Element T>
-  requires(sizeof(T) == 2)
-cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream_t stream) noexcept {
+requires(sizeof(T) == 2) cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream_t stream)
+noexcept {
   if (a.shape.batch * a.shape.heads * a.shape.query_tokens * a.shape.head_dim == 0) return cudaSuccess;
   if (const cudaError_t status = detail::check_attention_extents(a); status != cudaSuccess) return status;
   if (a.shape.head_dim <= 64) return detail::launch_portable_attention<64>(a, stream);

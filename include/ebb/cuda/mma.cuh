@@ -26,8 +26,7 @@ __device__ inline float power_of_two(float exponent) {
 
 /// Two floats as T, rounded to nearest even, the first in the low half.
 template <Element T>
-  requires(sizeof(T) == 2)
-__device__ inline std::uint32_t pack_pair(float low, float high) {
+requires(sizeof(T) == 2) __device__ inline std::uint32_t pack_pair(float low, float high) {
   std::uint32_t result;
   if constexpr (dtype_of<T> == DType::bf16)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
@@ -54,8 +53,8 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&matrices)[4], st
 
 /// d += a * b.
 template <Element T>
-  requires(sizeof(T) == 2)
-__device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+requires(sizeof(T) == 2) __device__
+    inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   if constexpr (dtype_of<T> == DType::bf16)
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

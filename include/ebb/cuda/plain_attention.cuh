@@ -36,9 +36,10 @@ __device__ inline void load_piece(float (&to)[plain_rows][plain_rows + 1], const
   for (int i = static_cast<int>(threadIdx.x); i < plain_rows * plain_rows; i += plain_threads) {
     const int row = i / plain_rows;
     const int column = i % plain_rows;
-    to[row][column] = row < rows && column < columns
-                          ? static_cast<float>(from[static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(column)])
-                          : 0.0f;
+    to[row][column] =
+        row < rows && column < columns
+            ? static_cast<float>(from[static_cast<std::size_t>(row) * stride + static_cast<std::size_t>(column)])
+            : 0.0f;
   }
 }
 
@@ -59,7 +60,8 @@ __global__ void __launch_bounds__(plain_threads) plain_attention_kernel(Attentio
   const bool causal = a.mask == AttentionMask::causal;
   const int ahead = key_tokens - query_tokens;
   const int seen = causal ? min(key_tokens, first_query + plain_rows + ahead) : key_tokens;
-  const T* query = a.query + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(first_query)) * a.query_stride + column;
+  const T* query =
+      a.query + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(first_query)) * a.query_stride + column;
   float output[chunks * plain_per_lane] = {};
   float largest = -INFINITY;
   float sum = 0.0f;
@@ -71,7 +73,8 @@ __global__ void __launch_bounds__(plain_threads) plain_attention_kernel(Attentio
     for (int begin = 0; begin < head_dim; begin += plain_rows) {
       __syncthreads();
       load_piece(left, query + begin, a.query_stride, query_tokens - first_query, head_dim - begin);
-      load_piece(right, a.key + token * a.key_stride + column + begin, a.key_stride, key_tokens - first_key, head_dim - begin);
+      load_piece(right, a.key + token * a.key_stride + column + begin, a.key_stride, key_tokens - first_key,
+                 head_dim - begin);
       __syncthreads();
 #pragma unroll
       for (int i = 0; i < plain_rows; ++i)
@@ -86,8 +89,9 @@ __global__ void __launch_bounds__(plain_threads) plain_attention_kernel(Attentio
       if (at >= key_tokens || (causal && at > index + ahead))
         scores[j] = -INFINITY;
       else if (a.bias != nullptr && index < query_tokens)
-        scores[j] += __ldg(a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(index)) * a.shape.key_tokens +
-                           static_cast<std::size_t>(at));
+        scores[j] +=
+            __ldg(a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(index)) * a.shape.key_tokens +
+                  static_cast<std::size_t>(at));
       top = fmaxf(top, scores[j]);
     }
 #pragma unroll

@@ -42,12 +42,12 @@ inline constexpr int partial_floats = attention_dim / 2 + 4;  // of one thread: 
 struct AttentionPlan {
   int heads;
   int key_tokens;
-  int key_tiles;     // of one head
-  int query_tiles;   // of one head
-  int tiles;         // of all heads and items
-  int whole_rounds;  // rounds in which each block takes a whole tile; the tiles after them are divided
+  int key_tiles;          // of one head
+  int query_tiles;        // of one head
+  int tiles;              // of all heads and items
+  int whole_rounds;       // rounds in which each block takes a whole tile; the tiles after them are divided
   int divided_key_tiles;  // key tiles in all divided tiles
-  float scale_log2;  // scale * log2(e): the exponentials are powers of two
+  float scale_log2;       // scale * log2(e): the exponentials are powers of two
   float* partials;
   unsigned* flags;
 };
@@ -123,8 +123,8 @@ struct AttentionMemory {
   static constexpr unsigned query_bytes = attention_queries * attention_dim * 2;
   static constexpr unsigned tile_bytes = attention_keys * attention_dim * 2;
   static constexpr unsigned panel_bytes = attention_keys * 128;  // 64 columns of a key or value tile
-  static constexpr unsigned bytes =
-      1024 + 2 * consumers * query_bytes + 2 * attention_stages * tile_bytes + 8 * (2 * consumers + 4 * attention_stages);
+  static constexpr unsigned bytes = 1024 + 2 * consumers * query_bytes + 2 * attention_stages * tile_bytes +
+                                    8 * (2 * consumers + 4 * attention_stages);
 
   std::uint32_t base;
   __device__ explicit AttentionMemory(const void* memory) : base((shared_address(memory) + 1023u) & ~1023u) {}
@@ -157,8 +157,8 @@ struct AttentionMemory {
 };
 
 /// The copying thread: walks the pieces, last key tile first, with the values one tile behind the keys.
-__device__ inline void produce_attention(const AttentionMemory& memory, const CUtensorMap& query, const CUtensorMap& key,
-                                         const CUtensorMap& value, const AttentionPlan& plan) {
+__device__ inline void produce_attention(const AttentionMemory& memory, const CUtensorMap& query,
+                                         const CUtensorMap& key, const CUtensorMap& value, const AttentionPlan& plan) {
   using Ring = Turn<attention_stages>;
   AttentionSchedule schedule(plan);
   AttentionPiece piece{};
@@ -221,7 +221,8 @@ struct AttentionRows {
     wgmma_fence();
 #pragma unroll
     for (unsigned i = 0; i < attention_keys / 16; ++i)
-      wgmma_m64n128k16_transposed<T>(output, weights[i], operand(value + i * 2048, AttentionMemory::panel_bytes, 1024), 1);
+      wgmma_m64n128k16_transposed<T>(output, weights[i], operand(value + i * 2048, AttentionMemory::panel_bytes, 1024),
+                                     1);
     wgmma_commit();
   }
 
@@ -504,8 +505,8 @@ bool fits_sm90_attention(const AttentionArguments<T>& a) noexcept {
 ///
 /// @return cudaErrorNotSupported for arguments that `fits_sm90_attention` refuses and for other devices or builds
 template <Element T>
-  requires(sizeof(T) == 2)
-cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t stream) noexcept {
+requires(sizeof(T) == 2) cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t stream)
+noexcept {
   const AttentionShape& shape = a.shape;
   if (shape.batch == 0 || shape.heads == 0 || shape.query_tokens == 0) return cudaSuccess;
   if (!fits_sm90_attention(a)) return cudaErrorNotSupported;
@@ -535,8 +536,8 @@ cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t s
   plan.flags = a.flags;
   // The last full round is divided together with the rest: two rounds' worth of work leaves less waiting at the end.
   const bool divides = a.scratch != nullptr && a.flags != nullptr && plan.tiles % multiprocessors != 0;
-  plan.whole_rounds = divides ? std::max(0, plan.tiles / multiprocessors - 1)
-                              : (plan.tiles + multiprocessors - 1) / multiprocessors;
+  plan.whole_rounds =
+      divides ? std::max(0, plan.tiles / multiprocessors - 1) : (plan.tiles + multiprocessors - 1) / multiprocessors;
   plan.divided_key_tiles = std::max(0, plan.tiles - plan.whole_rounds * multiprocessors) * plan.key_tiles;
 
   const std::size_t columns = shape.heads * sm90::attention_dim;
@@ -556,10 +557,9 @@ cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t s
     status = cudaFuncSetAttribute(sm90::attention_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   sm90::AttentionMemory::bytes);
   if (status != cudaSuccess) return status;
-  const auto grid = static_cast<unsigned>(
-      divides ? multiprocessors : std::min(multiprocessors, plan.tiles));
-  sm90::attention_kernel<T><<<grid, sm90::attention_threads, sm90::AttentionMemory::bytes, stream>>>(query, key, value,
-                                                                                                    output, plan);
+  const auto grid = static_cast<unsigned>(divides ? multiprocessors : std::min(multiprocessors, plan.tiles));
+  sm90::attention_kernel<T>
+      <<<grid, sm90::attention_threads, sm90::AttentionMemory::bytes, stream>>>(query, key, value, output, plan);
   return cudaGetLastError();
 }
 

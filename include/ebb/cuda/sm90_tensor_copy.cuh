@@ -20,15 +20,16 @@ inline constexpr int panel_columns = 64;
 __device__ inline void tensor_load(std::uint32_t to, const CUtensorMap& map, int token, int panel, int item,
                                    std::uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
-      ::"r"(to), "l"(&map), "r"(0), "r"(token), "r"(panel), "r"(item), "r"(barrier)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], "
+      "[%6];" ::"r"(to),
+      "l"(&map), "r"(0), "r"(token), "r"(panel), "r"(item), "r"(barrier)
       : "memory");
 }
 
 /// Copies out of shared memory, leaving out rows beyond the last token, and commits. One thread calls it.
 __device__ inline void tensor_store(const CUtensorMap& map, int token, int panel, int item, std::uint32_t from) {
-  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map), "r"(0),
-               "r"(token), "r"(panel), "r"(item), "r"(from)
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%1, %2, %3, %4}], [%5];" ::"l"(&map),
+               "r"(0), "r"(token), "r"(panel), "r"(item), "r"(from)
                : "memory");
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
@@ -41,9 +42,10 @@ __device__ inline void tensor_store_wait() { asm volatile("cp.async.bulk.wait_gr
 /// Describes [items * tokens, columns] with rows `stride` elements apart for copies of `tile_tokens` rows and
 /// `tile_panels` column panels. Needs `data` and the stride aligned to 16 bytes, and columns a multiple of 64.
 template <Element T>
-  requires(sizeof(T) == 2)
-cudaError_t make_tensor_map(CUtensorMap& map, const T* data, std::size_t items, std::size_t tokens, std::size_t columns,
-                            std::size_t stride, unsigned tile_tokens, unsigned tile_panels) noexcept {
+requires(sizeof(T) == 2) cudaError_t
+    make_tensor_map(CUtensorMap& map, const T* data, std::size_t items, std::size_t tokens, std::size_t columns,
+                    std::size_t stride, unsigned tile_tokens, unsigned tile_panels)
+noexcept {
   // The encoder is a driver function: asking the runtime for it spares every user linking the driver library.
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};
@@ -61,10 +63,10 @@ cudaError_t make_tensor_map(CUtensorMap& map, const T* data, std::size_t items, 
   const cuuint64_t strides[] = {stride * sizeof(T), panel_columns * sizeof(T), tokens * stride * sizeof(T)};
   const cuuint32_t tile[] = {panel_columns, tile_tokens, tile_panels, 1};
   const cuuint32_t steps[] = {1, 1, 1, 1};
-  const CUresult result = encode(
-      &map, dtype_of<T> == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
-      const_cast<T*>(data), extents, strides, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(&map, dtype_of<T> == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
+             const_cast<T*>(data), extents, strides, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
