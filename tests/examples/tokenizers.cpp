@@ -18,7 +18,7 @@ using examples::T5Tokenizer;
 
 namespace {
 
-const std::filesystem::path pipelines = std::filesystem::path(EBB_GOLDEN_DIR) / "data" / "pipelines";
+const std::filesystem::path pipelines = std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines";
 
 std::string text_of(const nlohmann::json& test) {
   if (test.contains("text")) return test.at("text");

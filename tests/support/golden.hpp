@@ -37,7 +37,7 @@ double relative_error(const std::vector<Found>& found, const std::vector<float>&
 class Golden {
  public:
   explicit Golden(const std::string& name)
-      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / "data" / "pipelines" / name),
+      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines" / name),
         expected_(SafetensorsFile::open(directory_ / "expected.safetensors")),
         facts_(examples::ConfigFile::open(directory_ / "expected.json").json()) {}
 

@@ -20,7 +20,7 @@ namespace detail {
 template <int dim_>
 struct AttentionTile {
   static constexpr int dim = dim_;
-  static constexpr int warps = dim <= 128 ? 8 : 4;        // 16 query rows each
+  static constexpr int warps = 4;                         // 16 query rows each
   static constexpr int keys = dim <= 128 ? 64 : 32;       // rows of a key or value tile
   static constexpr bool query_in_registers = dim <= 128;  // else they are read again for each tile
   static constexpr int queries = 16 * warps;
@@ -70,8 +70,9 @@ __device__ inline void copy_rows(std::uint32_t to, const T* from, std::size_t st
 
 /// One thread block: `Tile::queries` rows of one head, all its keys. Each warp holds 16 rows' scores and results in
 /// registers (Dao, FlashAttention-2, 2023).
-template <class Tile, class T>
-__global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArguments<T> a, bool aligned) {
+template <class Tile, bool biased, class T>
+__global__ void __launch_bounds__(Tile::threads)
+    attention_kernel(AttentionArguments<T> a, bool aligned) {
   extern __shared__ __align__(16) std::uint8_t portable_attention_memory[];
   const std::uint32_t memory = shared_address(portable_attention_memory);
   const auto key_stage = [&](int tile) { return memory + static_cast<std::uint32_t>(tile % 2 * 2 * Tile::key_bytes); };
@@ -120,11 +121,29 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   constexpr float log2e = 1.4426950408889634f;
   const float scale_log2 = a.scale * log2e;
   const int rows[2] = {first_query + warp * 16 + lane / 4, first_query + warp * 16 + lane / 4 + 8};
+  const int seen_by_all = causal ? min(key_tokens, rows[0] / 16 * 16 + ahead + 1) : key_tokens;  // rows of this warp
+  const float* bias_rows[2];
+  if constexpr (biased)
+    for (int row = 0; row < 2; ++row)  // rows beyond the last query read the last one's
+      bias_rows[row] =
+          a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(min(rows[row], query_tokens - 1))) *
+                       a.shape.key_tokens;
   float output[Tile::dim / 8][4] = {};
   float largest[2] = {-INFINITY, -INFINITY};  // in units of log2
   float sum[2] = {};
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
+    const int first_key = tile * Tile::keys + 2 * (lane % 4);
+    float offsets[biased ? Tile::keys / 8 : 1][4];
+    if constexpr (biased) {
+#pragma unroll
+      for (int block = 0; block < Tile::keys / 8; ++block)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = first_key + 8 * block + i % 2;
+          offsets[block][i] = at < key_tokens ? __ldg(bias_rows[i / 2] + at) : 0.0f;
+        }
+    }
     if (tile + 1 < tiles) {
       copy_tile(tile + 1);
       copy_async_wait<1>();
@@ -147,24 +166,22 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
         multiply_add<T>(scores[2 * block + 1], left, keys[2], keys[3]);
       }
     }
-    const int first_key = tile * Tile::keys + 2 * (lane % 4);
-    const bool whole = (tile + 1) * Tile::keys <= key_tokens && !causal && a.bias == nullptr;
 #pragma unroll
     for (int block = 0; block < Tile::keys / 8; ++block)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         scores[block][i] *= scale_log2;
-        if (whole) continue;
-        const int at = first_key + 8 * block + i % 2;
-        const int row = rows[i / 2];
-        if (at >= key_tokens || (causal && at > row + ahead))
-          scores[block][i] = -INFINITY;
-        else if (a.bias != nullptr && row < query_tokens)
-          scores[block][i] +=
-              __ldg(a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(row)) * a.shape.key_tokens +
-                    static_cast<std::size_t>(at)) *
-              log2e;
+        if constexpr (biased) scores[block][i] = fmaf(offsets[block][i], log2e, scores[block][i]);
       }
+    if ((tile + 1) * Tile::keys > seen_by_all) {
+#pragma unroll
+      for (int block = 0; block < Tile::keys / 8; ++block)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = first_key + 8 * block + i % 2;
+          if (at >= key_tokens || (causal && at > rows[i / 2] + ahead)) scores[block][i] = -INFINITY;
+        }
+    }
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       float top = largest[row];
@@ -238,12 +255,12 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
   };
   const bool aligned = a.shape.head_dim % 8 == 0 && chunked(a.query, a.query_stride) && chunked(a.key, a.key_stride) &&
                        chunked(a.value, a.value_stride) && chunked(a.output, a.output_stride);
-  const cudaError_t status =
-      cudaFuncSetAttribute(attention_kernel<Tile, T>, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
+  const auto kernel = a.bias == nullptr ? attention_kernel<Tile, false, T> : attention_kernel<Tile, true, T>;
+  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
   if (status != cudaSuccess) return status;
   const dim3 grid(static_cast<unsigned>((a.shape.query_tokens + Tile::queries - 1) / Tile::queries),
                   static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch));
-  attention_kernel<Tile, T><<<grid, Tile::threads, Tile::bytes, stream>>>(a, aligned);
+  kernel<<<grid, Tile::threads, Tile::bytes, stream>>>(a, aligned);
   return cudaGetLastError();
 }
 

@@ -96,7 +96,7 @@ TEST_CASE("a configuration that does not fit says which field") {
   const auto read = [](const nlohmann::json& change) {
     const auto path = std::filesystem::temp_directory_path() / "ebb-transformer-config.json";
     nlohmann::json config = nlohmann::json::parse(std::ifstream(
-        std::filesystem::path(EBB_GOLDEN_DIR) / "data/pipelines/dev/transformer/config.json"));
+        std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines/dev/transformer/config.json"));
     config.merge_patch(change);
     std::ofstream(path) << config;
     const auto file = ConfigFile::open(path);
