@@ -12,13 +12,13 @@ source cmake/packages.sh
 prompt=${1:-a lighthouse at low tide}
 model=${MODEL:-tests/golden/data/pipelines/dev} # small, with random weights: its pictures are noise
 output=${OUTPUT:-picture.png}
-picture=(--model "$model" --prompt "$prompt" --height 256 --width 256 --steps 8)
+picture=(--model "$model" --prompt "$prompt" --height 256 --width 256 --steps 8 --quantize nf4)
 
 ebb_install_packages
 cmake --preset release
 cmake --build --preset release --parallel "$(nproc)" --target flux
 
 flux=build/release/examples/flux
-"$flux" "${picture[@]}" --quantize nf4 --output "$output"
-"$flux" "${picture[@]}" --output "${output%.png}-compare.png" --compare
+"$flux" "${picture[@]}" --output "$output"
+"$flux" "${picture[@]}" --compare --quiet
 echo "The picture is in $output"

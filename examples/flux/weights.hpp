@@ -10,6 +10,7 @@
 
 #include "ebb/io/checkpoint.hpp"
 #include "ebb/io/load.hpp"
+#include "ebb/io/stored_quantization.hpp"
 #include "ebb/memory/storage.hpp"
 #include "ebb/offload/disk.hpp"
 #include "ebb/offload/hash.hpp"
@@ -48,6 +49,13 @@ class Weights {
       load.skip = options.plan.skip();
       load.compute = options.compute;
       load.threads = options.threads;
+      if (const auto stored = StoredQuantization::from_file(model.directory / name / "config.json")) {
+        if (load.format.kind != FormatChoice::Kind::dense)
+          warnings_.push_back(concat(name, ": its config.json says how it is quantized, which wins over the ",
+                                     load.format.name(), " asked for"));
+        load.format.kind = FormatChoice::Kind::dense;
+        load.format.int8.outlier_threshold = stored->outlier_threshold;
+      }
       const Loader loader(component, name, checkpoint, load);
       warnings_.insert(warnings_.end(), loader.warnings().begin(), loader.warnings().end());
       report_.components.emplace_back(name, loader.footprint());

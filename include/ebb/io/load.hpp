@@ -57,6 +57,16 @@ struct FileConventions {
       conventions.aliases.assign(Model::aliases.begin(), Model::aliases.end());
     return conventions;
   }
+
+  /// What the model's tensor `name` is called in `checkpoint`.
+  std::string name_in(const Checkpoint& checkpoint, const std::string& name) const {
+    if (checkpoint.contains(name)) return name;
+    if (!optional_prefix.empty() && name.starts_with(optional_prefix))
+      if (std::string rest = name.substr(optional_prefix.size()); checkpoint.contains(rest)) return rest;
+    for (const auto& [expected, other] : aliases)
+      if (expected == name && checkpoint.contains(other)) return other;
+    return name;
+  }
 };
 
 /// Fills a component's home arena from a checkpoint, tensor by tensor: mapped file -> (rounding, quantization) ->
@@ -73,7 +83,7 @@ class Loader {
       : checkpoint_(checkpoint), options_(options), conventions_(FileConventions::of<Model>()) {
     std::vector<std::string> used;
     for_each_parameter(model, [&]<class P, class Owner>(const std::string& name, P& parameter, Owner&) {
-      const std::string stored = stored_name(name);
+      const std::string stored = conventions_.name_in(checkpoint_, name);
       used.push_back(stored);
       jobs_.push_back(settle<Owner>(name, stored, parameter));
     });
@@ -131,15 +141,6 @@ class Loader {
     std::function<void(std::span<std::byte>)> fill;
   };
 
-  std::string stored_name(const std::string& name) const {
-    if (checkpoint_.find(name)) return name;
-    if (const std::string& prefix = conventions_.optional_prefix; !prefix.empty() && name.starts_with(prefix))
-      if (checkpoint_.find(name.substr(prefix.size()))) return name.substr(prefix.size());
-    for (const auto& [expected, other] : conventions_.aliases)
-      if (expected == name && checkpoint_.find(other)) return other;
-    return name;
-  }
-
   /// Chooses the parameter's format and says how to fill it.
   template <class Owner, class P>
   Job settle(const std::string& name, const std::string& stored, P& parameter) {
@@ -150,7 +151,7 @@ class Loader {
       if (auto found = bitsandbytes::stored_choice(checkpoint_, stored, shape)) {
         if (found->kind == FormatChoice::Kind::int8) found->int8 = options_.format.int8;
         if (options_.format.kind != FormatChoice::Kind::dense && options_.format.kind != found->kind)
-          warn(concat(checkpoint_.file_of(stored).string(), ": weights are stored as ", found->name(),
+          warn(concat(checkpoint_.location().string(), ": weights are stored as ", found->name(),
                       ", which wins over the ", options_.format.name(), " asked for"));
         emplace(parameter, shape, *found);
         const AnyTensor target = parameter;

@@ -77,6 +77,8 @@ class QuantizationPlan {
     const auto at = formats_.find(component);
     return at == formats_.end() ? otherwise_ : at->second;
   }
+  /// True when the plan names this component, rather than all.
+  bool names(const std::string& component) const { return formats_.count(component) != 0; }
   const std::vector<std::string>& skip() const { return skip_; }
 
   /// @throws ConfigError when the plan names a component that is not in `existing`; lists those

@@ -1,0 +1,192 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "ebb/core/dtype.hpp"
+#include "ebb/core/view.hpp"
+#include "ebb/cuda/vector.cuh"
+#include "ebb/epilogue/epilogue.hpp"
+
+namespace ebb::cuda {
+
+namespace detail {
+
+inline constexpr int elementwise_threads = 256;
+
+/// Calls `body.template operator()<width>(row, column)` for every `width` columns of every row.
+template <int width, class Body>
+__global__ void __launch_bounds__(elementwise_threads)
+    elementwise_kernel(std::size_t rows, std::size_t columns, Body body) {
+  for (std::size_t row = blockIdx.y; row < rows; row += gridDim.y)
+    for (std::size_t column = (std::size_t{blockIdx.x} * elementwise_threads + threadIdx.x) * width; column < columns;
+         column += std::size_t{gridDim.x} * elementwise_threads * width)
+      body.template operator()<width>(row, column);
+}
+
+template <int width, class Body>
+cudaError_t launch_elementwise(std::size_t rows, std::size_t columns, const Body& body, cudaStream_t stream) noexcept {
+  if (rows == 0 || columns == 0) return cudaSuccess;
+  constexpr std::size_t per_block = std::size_t{elementwise_threads} * width;
+  const dim3 grid(static_cast<unsigned>(std::min<std::size_t>((columns + per_block - 1) / per_block, 1u << 20)),
+                  static_cast<unsigned>(std::min<std::size_t>(rows, 65535)));
+  elementwise_kernel<width><<<grid, elementwise_threads, 0, stream>>>(rows, columns, body);
+  return cudaGetLastError();
+}
+
+template <class T, class Stage>
+struct Map {
+  Matrix<const T> x;
+  Stage stage;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    float values[width];
+    load_floats(values, x.row(row) + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = stage(values[i], row, column + i);
+    store_floats(y.row(row) + column, values);
+  }
+};
+
+template <class T>
+struct Add {
+  Matrix<const T> a;
+  Matrix<const T> b;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    float left[width], right[width];
+    load_floats(left, a.row(row) + column);
+    load_floats(right, b.row(row) + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) left[i] += right[i];
+    store_floats(y.row(row) + column, left);
+  }
+};
+
+template <class T>
+struct AddGated {
+  Matrix<const T> x;
+  Matrix<const T> gate;
+  std::size_t rows_per_item;
+  Matrix<const T> residual;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    float values[width], gates[width], sums[width];
+    load_floats(values, x.row(row) + column);
+    load_floats(gates, gate.row(row / rows_per_item) + column);
+    load_floats(sums, residual.row(row) + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) sums[i] += gates[i] * values[i];
+    store_floats(y.row(row) + column, sums);
+  }
+};
+
+template <class T>
+struct Upsample {
+  Image<const T> x;
+  Image<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {  // row: a row of pixels of y
+    const std::size_t item = row / y.height;
+    const std::size_t y_row = row % y.height;
+    const std::size_t y_column = column / y.channels;
+    const T* from = &x(item, y_row / 2, y_column / 2, column % y.channels);
+    *reinterpret_cast<Pack<T, width>*>(&y(item, y_row, y_column, column % y.channels)) =
+        *reinterpret_cast<const Pack<T, width>*>(from);
+  }
+};
+
+template <class T>
+struct Gather {
+  Matrix<const T> table;
+  const std::int32_t* ids;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    const T* from = table.row(static_cast<std::size_t>(__ldg(ids + row))) + column;
+    *reinterpret_cast<Pack<T, width>*>(y.row(row) + column) = *reinterpret_cast<const Pack<T, width>*>(from);
+  }
+};
+
+template <class T>
+struct TimestepEmbedding {
+  const float* timesteps;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    const std::size_t half = y.columns / 2;
+    // The order of the operations is the reference's: the exponent divides before the exponential.
+    const float exponent = -9.210340371976184f * static_cast<float>(column) / static_cast<float>(half);
+    const float angle = timesteps[row] * expf(exponent);
+    y(row, column) = static_cast<T>(cosf(angle));
+    y(row, half + column) = static_cast<T>(sinf(angle));
+  }
+};
+
+}  // namespace detail
+
+/// y = stage(x), element by element in float32, e.g. `Silu`. y may be x. Stages that read matrices of their own do so
+/// one element at a time: `launch_add` and `launch_gated_residual` are faster.
+template <Element T, Epilogue Stage>
+cudaError_t launch_map(Matrix<const T> x, const Stage& stage, Matrix<T> y, cudaStream_t stream) noexcept {
+  const detail::Map<T, Stage> body{x, stage, y};
+  return vectorizable(x, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
+                            : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
+}
+
+/// y = a + b; y may be an operand.
+template <Element T>
+cudaError_t launch_add(Matrix<const T> a, Matrix<const T> b, Matrix<T> y, cudaStream_t stream) noexcept {
+  const detail::Add<T> body{a, b, y};
+  return vectorizable(a, b, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
+                               : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
+}
+
+/// y = residual + gate * x, rounded once; y may be x or the residual.
+///
+/// @param gate [items, columns]; `rows_per_item` consecutive rows use one row of it
+template <Element T>
+cudaError_t launch_gated_residual(Matrix<const T> x, Matrix<const T> gate, std::size_t rows_per_item,
+                                  Matrix<const T> residual, Matrix<T> y, cudaStream_t stream) noexcept {
+  if (rows_per_item == 0) return cudaErrorInvalidValue;
+  const detail::AddGated<T> body{x, gate, rows_per_item, residual, y};
+  return vectorizable(x, gate, residual, y)
+             ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
+             : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
+}
+
+/// Each pixel of x [n, h, w, c] four times in y [n, 2h, 2w, c]. y must not overlap x.
+template <Element T>
+cudaError_t launch_upsample_nearest(Image<const T> x, Image<T> y, cudaStream_t stream) noexcept {
+  const detail::Upsample<T> body{x, y};
+  const std::size_t rows = y.batch * y.height;
+  const std::size_t columns = y.width * y.channels;
+  return vectorizable(x.pixels(), y.pixels()) ? detail::launch_elementwise<vector_width<T>>(rows, columns, body, stream)
+                                              : detail::launch_elementwise<1>(rows, columns, body, stream);
+}
+
+/// y[i] = table[ids[i]]. The caller has checked that the ids (on the device) lie in the table.
+template <Element T>
+cudaError_t launch_gather_rows(Matrix<const T> table, const std::int32_t* ids, Matrix<T> y,
+                               cudaStream_t stream) noexcept {
+  const detail::Gather<T> body{table, ids, y};
+  return vectorizable(table, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
+                                : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
+}
+
+/// Cosines, then sines, of each timestep's frequencies; see ops/elementwise.hpp.
+///
+/// @param timesteps [y.rows], on the device
+template <Element T>
+cudaError_t launch_timestep_embedding(const float* timesteps, Matrix<T> y, cudaStream_t stream) noexcept {
+  if (y.columns % 2 != 0) return cudaErrorInvalidValue;
+  return detail::launch_elementwise<1>(y.rows, y.columns / 2, detail::TimestepEmbedding<T>{timesteps, y}, stream);
+}
+
+}  // namespace ebb::cuda

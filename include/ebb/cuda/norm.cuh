@@ -1,0 +1,241 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "ebb/core/dtype.hpp"
+#include "ebb/core/view.hpp"
+#include "ebb/cuda/vector.cuh"
+
+namespace ebb::cuda {
+
+namespace detail {
+
+inline constexpr int norm_threads = 256;
+inline constexpr int norm_kept = 4;  // vectors of a row that a thread keeps in registers between passes
+
+/// Sum over the thread block, in a fixed order, for every thread.
+__device__ inline float block_sum(float value, float (&warp_sums)[norm_threads / 32]) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+  __syncthreads();  // readers of the previous sum are done
+  if (threadIdx.x % 32 == 0) warp_sums[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0.0f;
+#pragma unroll
+  for (int warp = 0; warp < norm_threads / 32; ++warp) sum += warp_sums[warp];
+  return sum;
+}
+
+struct Affine {  // normed * gamma + beta
+  const float* gamma;
+  const float* beta;
+  template <int width>
+  __device__ void operator()(float (&values)[width], std::size_t, std::size_t column) const {
+    float factors[width], offsets[width];
+    load_floats(factors, gamma + column);
+    load_floats(offsets, beta + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = values[i] * factors[i] + offsets[i];
+  }
+};
+
+struct Scaled {  // normed * gamma
+  const float* gamma;
+  template <int width>
+  __device__ void operator()(float (&values)[width], std::size_t, std::size_t column) const {
+    float factors[width];
+    load_floats(factors, gamma + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] *= factors[i];
+  }
+};
+
+template <class T>
+struct Modulated {  // normed * (1 + scale) + shift
+  Matrix<const T> shift;
+  Matrix<const T> scale;
+  std::size_t rows_per_item;
+  template <int width>
+  __device__ void operator()(float (&values)[width], std::size_t row, std::size_t column) const {
+    float factors[width], offsets[width];
+    load_floats(factors, scale.row(row / rows_per_item) + column);
+    load_floats(offsets, shift.row(row / rows_per_item) + column);
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = values[i] * (1.0f + factors[i]) + offsets[i];
+  }
+};
+
+/// One thread block a row. A row of up to 256 * 4 vectors is read once; of a longer one the rest is read again.
+template <int width, bool centered, class T, class Finish>
+__global__ void __launch_bounds__(norm_threads)
+    row_norm_kernel(Matrix<const T> x, float epsilon, Finish finish, Matrix<T> y) {
+  __shared__ float warp_sums[norm_threads / 32];
+  const std::size_t row = blockIdx.x;
+  const T* in = x.row(row);
+  T* out = y.row(row);
+  constexpr std::size_t stride = std::size_t{norm_threads} * width;
+  const std::size_t first = threadIdx.x * std::size_t{width};
+  const std::size_t first_left = first + norm_kept * stride;
+  float kept[norm_kept][width];
+#pragma unroll
+  for (int k = 0; k < norm_kept; ++k)
+    if (first + k * stride < x.columns) load_floats(kept[k], in + first + k * stride);
+  const auto for_each = [&](auto use) {
+#pragma unroll
+    for (int k = 0; k < norm_kept; ++k)
+      if (first + k * stride < x.columns) use(kept[k], first + k * stride);
+    for (std::size_t column = first_left; column < x.columns; column += stride) {
+      float values[width];
+      load_floats(values, in + column);
+      use(values, column);
+    }
+  };
+  const auto columns = static_cast<float>(x.columns);
+  float mean = 0.0f;
+  if constexpr (centered) {
+    float sum = 0.0f;
+    for_each([&](float(&values)[width], std::size_t) {
+#pragma unroll
+      for (int i = 0; i < width; ++i) sum += values[i];
+    });
+    mean = block_sum(sum, warp_sums) / columns;
+  }
+  float squares = 0.0f;
+  for_each([&](float(&values)[width], std::size_t) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) squares += (values[i] - mean) * (values[i] - mean);
+  });
+  const float inverse = 1.0f / sqrtf(block_sum(squares, warp_sums) / columns + epsilon);
+  for_each([&](float(&values)[width], std::size_t column) {
+    float result[width];
+#pragma unroll
+    for (int i = 0; i < width; ++i) result[i] = (values[i] - mean) * inverse;
+    finish(result, row, column);
+    store_floats(out + column, result);
+  });
+}
+
+template <bool centered, class T, class Finish>
+cudaError_t launch_row_norm(Matrix<const T> x, float epsilon, const Finish& finish, Matrix<T> y, bool vectors,
+                            cudaStream_t stream) noexcept {
+  if (x.rows == 0 || x.columns == 0) return cudaSuccess;
+  if (x.rows >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
+  const auto rows = static_cast<unsigned>(x.rows);
+  if (vectors)
+    row_norm_kernel<vector_width<T>, centered><<<rows, norm_threads, 0, stream>>>(x, epsilon, finish, y);
+  else
+    row_norm_kernel<1, centered><<<rows, norm_threads, 0, stream>>>(x, epsilon, finish, y);
+  return cudaGetLastError();
+}
+
+inline bool aligned_to_16(const float* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
+
+/// One thread block a token. `lanes` threads share a head, each with `width` neighbouring columns at a time; with one
+/// column group a lane keeps its tables' values for all heads.
+template <int width, class T>
+__global__ void __launch_bounds__(norm_threads)
+    rms_norm_rope_kernel(Matrix<T> x, const float* __restrict__ gamma, float epsilon, Matrix<const float> cosines,
+                         Matrix<const float> sines, int heads, int head_dim, int lanes) {
+  const std::size_t row = blockIdx.x;
+  const float* cosine = cosines.row(row % cosines.rows);
+  const float* sine = sines.row(row % cosines.rows);
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  for (int first = 0; first < heads; first += norm_threads / lanes) {
+    const int head = first + static_cast<int>(threadIdx.x) / lanes;
+    T* values = x.row(row) + static_cast<std::size_t>(min(head, heads - 1)) * static_cast<std::size_t>(head_dim);
+    float squares = 0.0f;
+    for (int column = lane * width; column < head_dim; column += lanes * width) {
+      float part[width];
+      load_floats(part, values + column);
+#pragma unroll
+      for (int i = 0; i < width; ++i) squares += part[i] * part[i];
+    }
+    for (int distance = lanes / 2; distance > 0; distance /= 2) squares += __shfl_xor_sync(~0u, squares, distance);
+    const float inverse = 1.0f / sqrtf(squares / static_cast<float>(head_dim) + epsilon);
+    if (head >= heads) continue;
+    for (int column = lane * width; column < head_dim; column += lanes * width) {
+      float part[width], factors[width], c[width], s[width];
+      load_floats(part, values + column);
+      load_floats(factors, gamma + column);
+      load_floats(c, cosine + column);
+      load_floats(s, sine + column);
+#pragma unroll
+      for (int i = 0; i < width; i += 2) {
+        // Rounded before the rotation: the norm is an operation of its own in the reference.
+        const float even = static_cast<float>(static_cast<T>(part[i] * inverse * factors[i]));
+        const float odd = static_cast<float>(static_cast<T>(part[i + 1] * inverse * factors[i + 1]));
+        part[i] = even * c[i] - odd * s[i];
+        part[i + 1] = odd * c[i + 1] + even * s[i + 1];
+      }
+      store_floats(values + column, part);
+    }
+  }
+}
+
+}  // namespace detail
+
+/// (x - mean) / sqrt(variance + epsilon) * gamma + beta over each row, biased variance; see ops/norm.hpp. y may be x.
+///
+/// @param gamma [columns], `beta` [columns], on the device
+template <Element T>
+cudaError_t launch_layer_norm(Matrix<const T> x, const float* gamma, const float* beta, float epsilon, Matrix<T> y,
+                              cudaStream_t stream) noexcept {
+  const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma) && detail::aligned_to_16(beta);
+  return detail::launch_row_norm<true>(x, epsilon, detail::Affine{gamma, beta}, y, vectors, stream);
+}
+
+/// (x - mean) / sqrt(variance + epsilon) * (1 + scale) + shift; y may be x.
+///
+/// @param shift [items, columns], `scale` [items, columns]; `rows_per_item` consecutive rows use one row of them
+template <Element T>
+cudaError_t launch_layer_norm_modulate(Matrix<const T> x, Matrix<const T> shift, Matrix<const T> scale,
+                                       std::size_t rows_per_item, float epsilon, Matrix<T> y,
+                                       cudaStream_t stream) noexcept {
+  if (rows_per_item == 0) return cudaErrorInvalidValue;
+  return detail::launch_row_norm<true>(x, epsilon, detail::Modulated<T>{shift, scale, rows_per_item}, y,
+                                       vectorizable(x, y, shift, scale), stream);
+}
+
+/// x / sqrt(mean(x^2) + epsilon) * gamma over each row; y may be x.
+template <Element T>
+cudaError_t launch_rms_norm(Matrix<const T> x, const float* gamma, float epsilon, Matrix<T> y,
+                            cudaStream_t stream) noexcept {
+  const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma);
+  return detail::launch_row_norm<false>(x, epsilon, detail::Scaled{gamma}, y, vectors, stream);
+}
+
+/// RMS norm of each head and rotation of its pairs (2i, 2i + 1), in place; see ops/norm.hpp.
+///
+/// @param x       [batch * tokens, heads * head_dim], head_dim even
+/// @param gamma   [head_dim], on the device
+/// @param cosines [tokens, head_dim], `sines` likewise; row r of x uses row r % tokens
+template <Element T>
+cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, float epsilon, Matrix<const float> cosines,
+                                 Matrix<const float> sines, std::size_t heads, cudaStream_t stream) noexcept {
+  if (x.rows == 0 || x.columns == 0) return cudaSuccess;
+  const std::size_t head_dim = cosines.columns;
+  if (head_dim % 2 != 0 || heads * head_dim != x.columns || cosines.rows == 0 || x.rows >= (std::size_t{1} << 31) ||
+      head_dim >= (std::size_t{1} << 30) || heads >= (std::size_t{1} << 30))
+    return cudaErrorInvalidValue;
+  const auto rows = static_cast<unsigned>(x.rows);
+  const auto dim = static_cast<int>(head_dim);
+  const auto launch = [&](auto width_constant) {
+    constexpr int width = decltype(width_constant)::value;
+    int lanes = 1;
+    while (lanes < 32 && lanes * width < dim) lanes *= 2;
+    detail::rms_norm_rope_kernel<width><<<rows, detail::norm_threads, 0, stream>>>(x, gamma, epsilon, cosines, sines,
+                                                                                   static_cast<int>(heads), dim, lanes);
+  };
+  constexpr int width = vector_width<T>;
+  if (head_dim % width == 0 && vectorizable(x, cosines, sines) && detail::aligned_to_16(gamma))
+    launch(std::integral_constant<int, width>{});
+  else
+    launch(std::integral_constant<int, 2>{});
+  return cudaGetLastError();
+}
+
+}  // namespace ebb::cuda

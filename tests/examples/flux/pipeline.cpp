@@ -1,0 +1,261 @@
+#include "flux/pipeline.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "flux/engine.hpp"
+#include "support/golden.hpp"
+#include "support/temporary_directory.hpp"
+
+using namespace ebb;
+
+namespace {
+
+const char* const pipelines[] = {"dev", "schnell", "three_heads", "wide"};
+
+/// The call that diffusers got.
+flux::Request request_of(const testing::Golden& golden) {
+  const auto& call = golden.call();
+  const auto list = [&](const char* key) {
+    const auto& value = call.at(key);
+    if (value.is_null()) return std::vector<std::string>{};
+    return value.is_string() ? std::vector<std::string>{value.get<std::string>()}
+                             : value.get<std::vector<std::string>>();
+  };
+  flux::Request request;
+  request.prompts = list("prompt");
+  request.prompts_2 = list("prompt_2");
+  request.negative_prompts = list("negative_prompt");
+  request.true_cfg = call.at("true_cfg_scale");
+  request.height = call.at("height");
+  request.width = call.at("width");
+  request.steps = call.at("num_inference_steps");
+  request.guidance = call.at("guidance_scale");
+  request.seed = call.at("seed");
+  request.images_per_prompt = call.at("num_images_per_prompt");
+  request.max_sequence_length = call.at("max_sequence_length");
+  return request;
+}
+
+void nobody(const char*, std::size_t, std::size_t) {}
+
+/// Model, weights and one engine after another.
+class Session {
+ public:
+  Session(const testing::Golden& golden, const std::string& quantize, DType compute, FormatChoice format = {},
+          const std::filesystem::path& disk = {})
+      : model_(flux::Model::open(golden.directory())),
+        compute_(compute),
+        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
+                          1, disk}) {}
+
+  flux::Result run(const flux::Request& request, const std::string& policy = "none",
+                   const std::vector<std::string>& excluded = {}) {
+    return run(request, OffloadSpec::parse(policy), excluded);
+  }
+  flux::Result run(const flux::Request& request, const OffloadSpec& policy,
+                   const std::vector<std::string>& excluded = {}) {
+    flux::HostEngine engine(model_, weights_, {policy, excluded, host::Fusion::on}, compute_, 1);
+    auto result = engine.run(request, nobody);
+    traffic_ = engine.traffic();
+    plan_ = engine.plan();
+    return result;
+  }
+  const flux::Traffic& traffic() const { return traffic_; }
+  const Plan& plan() const { return plan_; }
+  flux::Model& model() { return model_; }
+  const flux::Weights& weights() const { return weights_; }
+
+ private:
+  flux::Model model_;
+  DType compute_;
+  flux::Weights weights_;
+  flux::Traffic traffic_;
+  Plan plan_;
+};
+
+int largest_difference(const flux::Result& result, const std::vector<std::uint8_t>& expected) {
+  std::size_t at = 0;
+  int largest = 0;
+  for (const auto& picture : result.pictures)
+    for (const std::uint8_t value : picture.rgb)
+      largest = std::max(largest, std::abs(int{value} - int{expected.at(at++)}));
+  return at == expected.size() ? largest : 256;
+}
+
+const std::string guide = "transformer=nf4,text_encoder_2=nf4";
+
+}  // namespace
+
+TEST_CASE("the whole pipeline equals diffusers in float32") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    Session session(golden, "", DType::f32);
+    auto request = request_of(golden);
+    const auto result = session.run(request);
+    CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
+    CHECK(largest_difference(result, golden.bytes("image")) <= 1);
+    if (golden.has("image_tiled")) {
+      request.tiling = examples::Tiling::on;
+      CHECK(largest_difference(session.run(request), golden.bytes("image_tiled")) <= 1);
+    }
+  }
+}
+
+TEST_CASE("the whole pipeline in 4 bits equals diffusers on bitsandbytes' weights") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    Session session(golden, guide, DType::f32);
+    const auto result = session.run(request_of(golden));
+    CHECK(testing::relative_error(result.latents.values, golden.floats("nf4.latents")) < 1e-4);
+    CHECK(largest_difference(result, golden.bytes("nf4.image")) <= 1);
+  }
+  const testing::Golden golden("dev");
+  const auto error = [&](const std::string& quantize, const FormatChoice& format, const char* key) {
+    return testing::relative_error(
+        Session(golden, quantize, DType::f32, format).run(request_of(golden)).latents.values, golden.floats(key));
+  };
+  FormatChoice nested, wide;
+  nested.block.nested = DoubleQuantization::on;
+  wide.block.block_size = 128;
+  CHECK(error(guide, nested, "nf4_dq.latents") < 1e-4);
+  CHECK(error(guide, wide, "nf4_bs128.latents") < 1e-4);
+  CHECK(error("transformer=fp4,text_encoder_2=fp4", {}, "fp4.latents") < 1e-4);
+}
+
+TEST_CASE("16-bit activations stay close to diffusers in the same type") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    Session session(golden, "", DType::bf16);
+    CHECK(testing::relative_error(session.run(request_of(golden)).latents.values, golden.floats("bf16.latents")) <
+          2e-2);
+    Session half(golden, "", DType::f16);
+    CHECK(testing::relative_error(half.run(request_of(golden)).latents.values, golden.floats("latents")) < 2e-2);
+  }
+}
+
+TEST_CASE("noise from a file, embeddings from a file") {
+  const testing::Golden golden("wide");
+  Session session(golden, "", DType::f32);
+  auto request = request_of(golden);
+  const Shape noise = golden.shape("noise_packed");
+  request.latents = {noise[0], noise[1], noise[2], golden.floats("noise_packed")};
+  request.seed = 1;
+  const Shape states = golden.shape("t5.last_hidden_state");
+  request.prompts.clear();
+  request.prompts_2.clear();
+  request.embeds = {states[0], states[1], states[2], golden.floats("t5.last_hidden_state")};
+  request.pooled = {states[0], 1, golden.shape("clip.pooled")[1], golden.floats("clip.pooled")};
+  CHECK(testing::relative_error(session.run(request).latents.values, golden.floats("latents")) < 1e-4);
+}
+
+TEST_CASE("no policy, run length, lookahead or tier changes a bit") {
+  for (const char* name : {"dev", "wide"}) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    const auto request = request_of(golden);
+    Session session(golden, guide, DType::bf16);
+    const auto resident = session.run(request);
+    const auto same = [&](const flux::Result& result) {
+      return result.latents.values == resident.latents.values &&
+             std::equal(result.pictures.begin(), result.pictures.end(), resident.pictures.begin(),
+                        [](const auto& a, const auto& b) { return a.rgb == b.rgb; });
+    };
+    std::size_t all = 0;
+    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
+    CHECK(session.traffic().arena_bytes == all);
+    CHECK(session.traffic().bytes_moved == 0);
+    std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
+    for (std::size_t lookahead = 0; lookahead < 5; ++lookahead) {
+      for (std::size_t run = 1; run < 7; ++run) policies.emplace_back(BlockOffload{run, lookahead});
+      policies.emplace_back(LeafOffload{lookahead});
+      for (const std::size_t part : {3, 5, 9}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    }
+    for (const OffloadSpec& policy : policies) {
+      CAPTURE(policy.text());
+      CAPTURE(policy.settings().lookahead);
+      CHECK(same(session.run(request, policy)));
+      CHECK(session.traffic().arena_bytes <= session.plan().bound_bytes);
+      if (policy.settings().budget_bytes) CHECK(session.traffic().arena_bytes <= *policy.settings().budget_bytes);
+      CHECK(session.traffic().bytes_moved > 0);
+    }
+    for (const char* excluded : {"text_encoder", "text_encoder_2", "transformer", "vae"})
+      CHECK(same(session.run(request, "leaf", {excluded})));
+    CHECK_THROWS_WITH_AS(session.run(request, "leaf", {"unet"}), doctest::Contains("transformer"), ConfigError);
+    CHECK_THROWS_WITH_AS(session.run(request, "budget:256"), doctest::Contains("budget"), MemoryError);
+
+    const testing::TemporaryDirectory directory;
+    for (int time = 0; time < 2; ++time) {  // written, then reused
+      Session disk(golden, guide, DType::bf16, {}, directory.path());
+      CHECK(same(disk.run(request, "leaf")));
+      CHECK(same(disk.run(request, "none")));
+    }
+    CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 4);
+    Session other(golden, "", DType::bf16, {}, directory.path());  // other weights: other files, not stale ones
+    CHECK(!same(other.run(request, "leaf")));
+  }
+}
+
+TEST_CASE("a request that does not fit is refused before work begins") {
+  const testing::Golden golden("dev");
+  const auto model = flux::Model::open(golden.directory());
+  const auto refused = [&](auto change, const char* word) {
+    auto request = request_of(golden);
+    change(request);
+    std::vector<std::string> warnings;
+    CHECK_THROWS_WITH_AS(flux::check(request, model, warnings), doctest::Contains(word), ConfigError);
+  };
+  refused([](auto& request) { request.height = 0; }, "height");
+  refused([](auto& request) { request.width = 40000; }, "width");
+  refused([](auto& request) { request.steps = 0; }, "steps");
+  refused([](auto& request) { request.images_per_prompt = 0; }, "num-images");
+  refused([](auto& request) { request.max_sequence_length = 513; }, "max-sequence-length");
+  refused([](auto& request) { request.guidance = std::nan(""); }, "guidance");
+  refused([](auto& request) { request.prompts.clear(); }, "prompt");
+  refused([](auto& request) { request.prompts_2 = {"a", "b"}; }, "prompt-2");
+  refused([](auto& request) { request.latents = {1, 3, 64, std::vector<float>(192)}; }, "tokens");
+  refused([](auto& request) { request.embeds = {1, 4, 32, std::vector<float>(128)}; }, "pooled_prompt_embeds");
+  auto request = request_of(golden);
+  request.height = 50;
+  std::vector<std::string> warnings;
+  flux::check(request, model, warnings);
+  CHECK(request.height == 48);
+  CHECK(warnings.size() == 1);
+}
+
+TEST_CASE("prompts of all kinds draw something") {
+  const testing::Golden golden("dev");
+  Session session(golden, "nf4", DType::bf16);
+  auto request = request_of(golden);
+  request.steps = 1;
+  std::string words;
+  for (int i = 0; i < 10000; ++i) words += "word ";
+  for (const std::string& prompt : {std::string(), std::string("\xf0\x9f\x90\xb1\xe2\x80\x8d\xf0\x9f\x91\xa4"), words, std::string("\xff broken \xc3")}) {
+    request.prompts = {prompt};
+    const auto result = session.run(request);
+    CHECK(result.pictures.size() == 1);
+    CHECK((prompt.size() > 1000) == !result.warnings.empty());
+  }
+}
+
+TEST_CASE("latents pack and unpack by diffusers' rule") {
+  const testing::Golden golden("wide");
+  const Shape shape = golden.shape("noise");
+  const auto noise = golden.floats("noise");
+  const std::size_t rows = shape[2] / 2, columns = shape[3] / 2;
+  std::vector<float> packed(noise.size()), picture(noise.size());
+  const Matrix<float> tokens(packed.data(), shape[0] * rows * columns, shape[1] * 4);
+  flux::pack_latents<float>(noise, shape[0], shape[1], rows, columns, tokens);
+  CHECK(packed == golden.floats("noise_packed"));
+  flux::unpack_latents<float>(tokens, rows, columns, 0.5f, 1.0f,
+                              Image<float>{picture.data(), shape[0], shape[2], shape[3], shape[1]});
+  CHECK(picture[shape[1] * 3 + 2] == noise[2 * shape[2] * shape[3] + 3] / 0.5f + 1.0f);  // pixel 3, channel 2
+}
