@@ -1,8 +1,7 @@
 #pragma once
-// The CUDA kernels, for nvcc with --expt-relaxed-constexpr.
+// The CUDA kernels, for nvcc with --expt-relaxed-constexpr. The rest of the library is for the host compiler.
 
 #include "ebb/cuda/check.hpp"
 #include "ebb/cuda/dequantize.cuh"
 #include "ebb/cuda/quantize.cuh"
 #include "ebb/cuda/resource.hpp"
-#include "ebb/ebb.hpp"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/view.hpp"
@@ -134,7 +135,7 @@ struct TimestepEmbedding {
 /// y = stage(x), element by element in float32, e.g. `Silu`. y may be x. Stages that read matrices of their own do so
 /// one element at a time: `launch_add` and `launch_gated_residual` are faster.
 template <Element T, Epilogue Stage>
-cudaError_t launch_map(Matrix<const T> x, const Stage& stage, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_map(std::type_identity_t<Matrix<const T>> x, const Stage& stage, Matrix<T> y, cudaStream_t stream) noexcept {
   const detail::Map<T, Stage> body{x, stage, y};
   return vectorizable(x, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
                             : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
@@ -142,7 +143,7 @@ cudaError_t launch_map(Matrix<const T> x, const Stage& stage, Matrix<T> y, cudaS
 
 /// y = a + b; y may be an operand.
 template <Element T>
-cudaError_t launch_add(Matrix<const T> a, Matrix<const T> b, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identity_t<Matrix<const T>> b, Matrix<T> y, cudaStream_t stream) noexcept {
   const detail::Add<T> body{a, b, y};
   return vectorizable(a, b, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
                                : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
@@ -152,8 +153,8 @@ cudaError_t launch_add(Matrix<const T> a, Matrix<const T> b, Matrix<T> y, cudaSt
 ///
 /// @param gate [items, columns]; `rows_per_item` consecutive rows use one row of it
 template <Element T>
-cudaError_t launch_gated_residual(Matrix<const T> x, Matrix<const T> gate, std::size_t rows_per_item,
-                                  Matrix<const T> residual, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> gate, std::size_t rows_per_item,
+                                  std::type_identity_t<Matrix<const T>> residual, Matrix<T> y, cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   const detail::AddGated<T> body{x, gate, rows_per_item, residual, y};
   return vectorizable(x, gate, residual, y)
@@ -163,7 +164,7 @@ cudaError_t launch_gated_residual(Matrix<const T> x, Matrix<const T> gate, std::
 
 /// Each pixel of x [n, h, w, c] four times in y [n, 2h, 2w, c]. y must not overlap x.
 template <Element T>
-cudaError_t launch_upsample_nearest(Image<const T> x, Image<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_upsample_nearest(std::type_identity_t<Image<const T>> x, Image<T> y, cudaStream_t stream) noexcept {
   const detail::Upsample<T> body{x, y};
   const std::size_t rows = y.batch * y.height;
   const std::size_t columns = y.width * y.channels;
@@ -173,7 +174,7 @@ cudaError_t launch_upsample_nearest(Image<const T> x, Image<T> y, cudaStream_t s
 
 /// y[i] = table[ids[i]]. The caller has checked that the ids (on the device) lie in the table.
 template <Element T>
-cudaError_t launch_gather_rows(Matrix<const T> table, const std::int32_t* ids, Matrix<T> y,
+cudaError_t launch_gather_rows(std::type_identity_t<Matrix<const T>> table, const std::int32_t* ids, Matrix<T> y,
                                cudaStream_t stream) noexcept {
   const detail::Gather<T> body{table, ids, y};
   return vectorizable(table, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)

@@ -153,7 +153,7 @@ inline std::size_t group_norm_workspace_bytes(std::size_t batch, std::size_t pix
 /// @param gamma     [channels], `beta` [channels], on the device
 /// @param workspace `group_norm_workspace_bytes`, aligned to 8 bytes; contents do not matter
 template <Element T, Epilogue Activation>
-cudaError_t launch_group_norm(Image<const T> x, std::size_t groups, const float* gamma, const float* beta,
+cudaError_t launch_group_norm(std::type_identity_t<Image<const T>> x, std::size_t groups, const float* gamma, const float* beta,
                               float epsilon, Activation activation, Image<T> y, void* workspace,
                               cudaStream_t stream) noexcept {
   if (x.size() == 0) return cudaSuccess;

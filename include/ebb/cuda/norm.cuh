@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(norm_threads)
 ///
 /// @param gamma [columns], `beta` [columns], on the device
 template <Element T>
-cudaError_t launch_layer_norm(Matrix<const T> x, const float* gamma, const float* beta, float epsilon, Matrix<T> y,
+cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, const float* beta, float epsilon, Matrix<T> y,
                               cudaStream_t stream) noexcept {
   const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma) && detail::aligned_to_16(beta);
   return detail::launch_row_norm<true>(x, epsilon, detail::Affine{gamma, beta}, y, vectors, stream);
@@ -192,7 +192,7 @@ cudaError_t launch_layer_norm(Matrix<const T> x, const float* gamma, const float
 ///
 /// @param shift [items, columns], `scale` [items, columns]; `rows_per_item` consecutive rows use one row of them
 template <Element T>
-cudaError_t launch_layer_norm_modulate(Matrix<const T> x, Matrix<const T> shift, Matrix<const T> scale,
+cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> shift, std::type_identity_t<Matrix<const T>> scale,
                                        std::size_t rows_per_item, float epsilon, Matrix<T> y,
                                        cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
@@ -202,7 +202,7 @@ cudaError_t launch_layer_norm_modulate(Matrix<const T> x, Matrix<const T> shift,
 
 /// x / sqrt(mean(x^2) + epsilon) * gamma over each row; y may be x.
 template <Element T>
-cudaError_t launch_rms_norm(Matrix<const T> x, const float* gamma, float epsilon, Matrix<T> y,
+cudaError_t launch_rms_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, float epsilon, Matrix<T> y,
                             cudaStream_t stream) noexcept {
   const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma);
   return detail::launch_row_norm<false>(x, epsilon, detail::Scaled{gamma}, y, vectors, stream);
