@@ -71,8 +71,7 @@ __device__ inline void copy_rows(std::uint32_t to, const T* from, std::size_t st
 /// One thread block: `Tile::queries` rows of one head, all its keys. Each warp holds 16 rows' scores and results in
 /// registers (Dao, FlashAttention-2, 2023).
 template <class Tile, bool biased, class T>
-__global__ void __launch_bounds__(Tile::threads)
-    attention_kernel(AttentionArguments<T> a, bool aligned) {
+__global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArguments<T> a, bool aligned) {
   extern __shared__ __align__(16) std::uint8_t portable_attention_memory[];
   const std::uint32_t memory = shared_address(portable_attention_memory);
   const auto key_stage = [&](int tile) { return memory + static_cast<std::uint32_t>(tile % 2 * 2 * Tile::key_bytes); };

@@ -135,7 +135,8 @@ struct TimestepEmbedding {
 /// y = stage(x), element by element in float32, e.g. `Silu`. y may be x. Stages that read matrices of their own do so
 /// one element at a time: `launch_add` and `launch_gated_residual` are faster.
 template <Element T, Epilogue Stage>
-cudaError_t launch_map(std::type_identity_t<Matrix<const T>> x, const Stage& stage, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_map(std::type_identity_t<Matrix<const T>> x, const Stage& stage, Matrix<T> y,
+                       cudaStream_t stream) noexcept {
   const detail::Map<T, Stage> body{x, stage, y};
   return vectorizable(x, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
                             : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
@@ -143,7 +144,8 @@ cudaError_t launch_map(std::type_identity_t<Matrix<const T>> x, const Stage& sta
 
 /// y = a + b; y may be an operand.
 template <Element T>
-cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identity_t<Matrix<const T>> b, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identity_t<Matrix<const T>> b, Matrix<T> y,
+                       cudaStream_t stream) noexcept {
   const detail::Add<T> body{a, b, y};
   return vectorizable(a, b, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
                                : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
@@ -153,8 +155,9 @@ cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identi
 ///
 /// @param gate [items, columns]; `rows_per_item` consecutive rows use one row of it
 template <Element T>
-cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> gate, std::size_t rows_per_item,
-                                  std::type_identity_t<Matrix<const T>> residual, Matrix<T> y, cudaStream_t stream) noexcept {
+cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> gate,
+                                  std::size_t rows_per_item, std::type_identity_t<Matrix<const T>> residual,
+                                  Matrix<T> y, cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   const detail::AddGated<T> body{x, gate, rows_per_item, residual, y};
   return vectorizable(x, gate, residual, y)

@@ -20,17 +20,13 @@ namespace ebb::cuda {
 namespace detail {
 
 inline constexpr int gemv_rows = 16;     // weight rows of a strip: one matrix product's rows
-inline constexpr int gemv_block = 64;    // elements of a quantization block, and of a step along K
-inline constexpr int gemv_prefetch = 3;  // steps whose loads are in flight
-
-/// How the tensor-core kernel is laid out: 8 tokens a matrix product.
-template <int token_tiles_, DoubleQuantization nested>
-struct GemvTile {
-  static constexpr int token_tiles = token_tiles_;
-  static constexpr int warps = token_tiles == 1 ? 16 : 8;
-  static constexpr int threads = 32 * warps;
-  static constexpr int blocks = nested == DoubleQuantization::off ? 2 : 1;  // of a multiprocessor, at least
-};
+inline constexpr int gemv_block = 64;    // elements of a quantization block
+inline constexpr int gemv_step = 128;    // columns of a step along K: two blocks
+inline constexpr int gemv_prefetch = 2;  // steps whose loads are in flight
+inline constexpr int gemv_warps = 8;
+inline constexpr int gemv_threads = 32 * gemv_warps;
+template <int token_tiles>
+inline constexpr int gemv_blocks = token_tiles == 1 ? 3 : 2;  // thread blocks of a multiprocessor
 
 /// The values of both codes of a byte as packed T, once for each lane so that look-ups meet no bank conflict: lane `l`
 /// reads word `byte * 32 + l`.
@@ -38,15 +34,17 @@ template <class Format, class T>
 struct PairTable {
   std::uint32_t words[256 * 32];
 
-  /// One quarter of an entry a thread at a time.
+  /// Two barriers: the sixteen values first, then their pairs.
   __device__ void fill() {
+    __shared__ float values[16];
+    if (threadIdx.x == 0) fill_values(values, std::make_index_sequence<16>());
+    __syncthreads();
     for (unsigned at = threadIdx.x; at < 256 * 8; at += blockDim.x) {
-      const unsigned byte = at / 8;
-      const float high = value(byte >> 4, std::make_index_sequence<16>());
-      const float low = value(byte & 15u, std::make_index_sequence<16>());
-      const std::uint32_t pair = pack_pair<T>(high, low);  // the high nibble is the first element
+      const unsigned byte = at / 8;  // the high nibble is the first element
+      const std::uint32_t pair = pack_pair<T>(values[byte >> 4], values[byte & 15u]);
       reinterpret_cast<uint4*>(words)[at] = make_uint4(pair, pair, pair, pair);
     }
+    __syncthreads();
   }
   /// `lane_bytes` is 4 * lane. Byte `index` of `word`.
   template <int index>
@@ -58,10 +56,8 @@ struct PairTable {
 
  private:
   template <std::size_t... code>
-  static __device__ float value(unsigned wanted, std::index_sequence<code...>) {
-    float result = 0.0f;
-    ((result = wanted == code ? constant<code>() : result), ...);
-    return result;
+  static __device__ void fill_values(float* values, std::index_sequence<code...>) {
+    ((values[code] = constant<code>()), ...);
   }
   template <std::size_t code>
   static __device__ float constant() {
@@ -70,81 +66,100 @@ struct PairTable {
   }
 };
 
-/// Scales of one step for a lane's two rows, as fetched.
+/// Scales of a row's two blocks in one step, as fetched; `block` is the first one's index, which is even.
 template <DoubleQuantization nested>
 struct GemvScales;
 template <>
 struct GemvScales<DoubleQuantization::off> {
-  float values[2];
-  __device__ void fetch(const BlockwiseTensor& weight, int row, std::size_t block) {
-    values[row] = __ldg(weight.scales + block);
+  float2 scales;
+  __device__ void fetch(const BlockwiseTensor& weight, std::size_t block) {
+    scales = __ldg(reinterpret_cast<const float2*>(weight.scales + block));
   }
-  __device__ float value(const BlockwiseTensor&, int row) const { return values[row]; }
+  template <int index>
+  __device__ float value(const BlockwiseTensor&) const {
+    return index == 0 ? scales.x : scales.y;
+  }
 };
 template <>
 struct GemvScales<DoubleQuantization::on> {
-  unsigned codes[2];
-  float factors[2];
-  __device__ void fetch(const BlockwiseTensor& weight, int row, std::size_t block) {
-    codes[row] = __ldg(weight.scale_codes + block);
-    factors[row] = __ldg(weight.nested_scales + block / nested_block_size);
+  unsigned codes;  // two bytes
+  float factor;    // 256 blocks share one, so that both of an aligned pair do
+  __device__ void fetch(const BlockwiseTensor& weight, std::size_t block) {
+    codes = __ldg(reinterpret_cast<const std::uint16_t*>(weight.scale_codes + block));
+    factor = __ldg(weight.nested_scales + block / nested_block_size);
   }
-  __device__ float value(const BlockwiseTensor& weight, int row) const {
-    return __fadd_rn(__fmul_rn(__ldg(weight.nested_map + codes[row]), factors[row]), __ldg(weight.nested_mean));
+  template <int index>
+  __device__ float value(const BlockwiseTensor& weight) const {
+    const unsigned code = index == 0 ? codes & 255u : codes >> 8;
+    return __fadd_rn(__fmul_rn(__ldg(weight.nested_map + code), factor), __ldg(weight.nested_mean));
   }
 };
 
-/// Each thread block takes strips of 16 weight rows; its warps take the strip's blocks of 64 columns in turn and add up
+/// Codes of a row's two blocks, 16 bytes a lane, so that four lanes read 64 neighbouring bytes. Half of them changes
+/// hands: a matrix product adds over the columns of all lanes, and one scale must hold for all of them. Afterwards a
+/// lane has, of each block, the 16 columns from `gemv_column(lane)` on.
+struct GemvCodes {
+  uint2 blocks[2];
+  __device__ GemvCodes(const uint4& fetched, unsigned lane) {
+    const bool first = (lane & 2u) == 0;
+    const std::uint32_t x = __shfl_xor_sync(~0u, first ? fetched.z : fetched.x, 2);
+    const std::uint32_t y = __shfl_xor_sync(~0u, first ? fetched.w : fetched.y, 2);
+    blocks[0] = first ? make_uint2(fetched.x, fetched.y) : make_uint2(x, y);
+    blocks[1] = first ? make_uint2(x, y) : make_uint2(fetched.z, fetched.w);
+  }
+};
+__device__ inline unsigned gemv_column(unsigned lane) { return (lane & 1u) * 32 + (lane & 2u) * 8; }
+
+/// Each thread block takes strips of 16 weight rows; its warps take the strip's steps of 128 columns in turn and add up
 /// through shared memory. Loads run `gemv_prefetch` steps ahead, across strips.
 ///
-/// The layout of bitsandbytes serves as it is: in a block of 64 columns a lane owns 16 neighbouring ones (8 bytes of
-/// codes) of its two rows. A matrix product adds over columns in any order, so the activations may follow the same
-/// order: 16 neighbouring columns a lane, straight from the row-major x. All columns of a product lie in one
-/// quantization block, so that the codes' values are multiplied unscaled and the scale is applied in float32.
+/// The layout of bitsandbytes serves as it is. A matrix product adds over columns in any order, so that a lane may own
+/// 16 neighbouring ones of the weight and of the row-major x. All columns of a product lie in one quantization block:
+/// the codes' values are multiplied unscaled, and the scale is applied in float32.
 template <class Format, DoubleQuantization nested, int token_tiles, class T, class Stage>
-__global__ void __launch_bounds__(GemvTile<token_tiles, nested>::threads, GemvTile<token_tiles, nested>::blocks)
+__global__ void __launch_bounds__(gemv_threads, gemv_blocks<token_tiles>)
     gemv_kernel(Matrix<const T> x, BlockwiseTensor weight, Stage stage, Matrix<T> y) {
-  using Tile = GemvTile<token_tiles, nested>;
   constexpr int partials = 4 * token_tiles;  // of a lane
   __shared__ __align__(128) PairTable<Format, T> table;
-  __shared__ float sums[2][Tile::warps][partials][32];
+  __shared__ float sums[gemv_warps][partials][32];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const unsigned lane = threadIdx.x % 32;
   const unsigned group = lane / 4;
-  const unsigned column = lane % 4 * 16;
   const int tokens = static_cast<int>(x.rows);
   const auto outputs = static_cast<unsigned>(y.columns);
-  const auto blocks = static_cast<unsigned>(x.columns / gemv_block);  // of a weight row
-  const int strips = static_cast<int>((outputs + gemv_rows - 1) / gemv_rows);
-  const int own_strips =
-      (strips - static_cast<int>(blockIdx.x) + static_cast<int>(gridDim.x) - 1) / static_cast<int>(gridDim.x);
-  const int own_blocks = (static_cast<int>(blocks) - warp + Tile::warps - 1) / Tile::warps;  // of a strip; may be 0
-  const int steps = own_strips * own_blocks;
+  const auto row_steps = static_cast<unsigned>(x.columns / gemv_step);
+  const auto strips = (outputs + gemv_rows - 1) / gemv_rows;
+  // Every warp counts the same steps, so that all meet at the same barriers; a step beyond the row does nothing.
+  const auto strip_steps = static_cast<int>((row_steps + gemv_warps - 1) / gemv_warps);
+  const int steps = static_cast<int>((strips - blockIdx.x + gridDim.x - 1) / gridDim.x) * strip_steps;
+  const auto within_row = [&](int step) { return static_cast<unsigned>(step * gemv_warps + warp) < row_steps; };
 
   // Where the next fetch reads; rows beyond the last read the last one's codes and are not stored.
   unsigned fetch_strip = blockIdx.x;
-  int fetch_block = 0;
-  unsigned at = 0;        // block index of the upper row
+  int fetch_step = 0;
+  unsigned at = 0;        // step index of the upper row, counted over the weight
   unsigned distance = 0;  // to that of the lower row
   const auto begin_strip = [&] {
     const unsigned upper = min(fetch_strip * gemv_rows + group, outputs - 1);
     const unsigned lower = min(fetch_strip * gemv_rows + group + 8, outputs - 1);
-    at = upper * blocks + static_cast<unsigned>(warp);
-    distance = (lower - upper) * blocks;
+    at = upper * row_steps + static_cast<unsigned>(warp);
+    distance = (lower - upper) * row_steps;
   };
   begin_strip();
-  uint2 codes[gemv_prefetch][2];
-  GemvScales<nested> scales[gemv_prefetch];
+  uint4 codes[gemv_prefetch][2];
+  GemvScales<nested> scales[gemv_prefetch][2];
   const auto fetch = [&](int slot) {
+    if (within_row(fetch_step)) {
 #pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const std::size_t block = at + (row == 0 ? 0u : distance);
-      codes[slot][row] = __ldcs(reinterpret_cast<const uint2*>(weight.codes + block * (gemv_block / 2) + column / 2));
-      scales[slot].fetch(weight, row, block);
+      for (int row = 0; row < 2; ++row) {
+        const std::size_t step = at + (row == 0 ? 0u : distance);
+        codes[slot][row] = __ldcs(reinterpret_cast<const uint4*>(weight.codes) + step * 4 + lane % 4);
+        scales[slot][row].fetch(weight, step * 2);
+      }
     }
-    at += Tile::warps;
-    if (++fetch_block == own_blocks) {
-      fetch_block = 0;
+    at += gemv_warps;
+    if (++fetch_step == strip_steps) {
+      fetch_step = 0;
       fetch_strip += gridDim.x;
       begin_strip();
     }
@@ -153,76 +168,79 @@ __global__ void __launch_bounds__(GemvTile<token_tiles, nested>::threads, GemvTi
   for (int slot = 0; slot < gemv_prefetch; ++slot)
     if (slot < steps) fetch(slot);
   table.fill();
-  __syncthreads();
 
+  const std::uint32_t lane_bytes = 4 * lane;
   float sum[token_tiles][4] = {};
-  int strip = static_cast<int>(blockIdx.x);
-  int parity = 0;
+  const auto multiply_block = [&]<int block>(const GemvCodes(&rows)[2], const GemvScales<nested>(&row_scales)[2],
+                                             std::size_t column) {
+    uint4 activations[token_tiles][2];
+#pragma unroll
+    for (int tile = 0; tile < token_tiles; ++tile) {
+      const int token = static_cast<int>(group) + 8 * tile;
+      const auto* from =
+          reinterpret_cast<const uint4*>(x.row(static_cast<std::size_t>(token)) + column + block * gemv_block);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) activations[tile][i] = token < tokens ? __ldg(from + i) : make_uint4(0, 0, 0, 0);
+    }
+    float product[token_tiles][2][4] = {};
+    const auto multiply = [&]<int step>() {
+      const auto word = [&](int row) { return step < 2 ? rows[row].blocks[block].x : rows[row].blocks[block].y; };
+      const std::uint32_t a[4] = {table.template at<step % 2 * 2>(word(0), lane_bytes),
+                                  table.template at<step % 2 * 2>(word(1), lane_bytes),
+                                  table.template at<step % 2 * 2 + 1>(word(0), lane_bytes),
+                                  table.template at<step % 2 * 2 + 1>(word(1), lane_bytes)};
+#pragma unroll
+      for (int tile = 0; tile < token_tiles; ++tile) {
+        const uint4& part = activations[tile][step / 2];
+        multiply_add<T>(product[tile][step % 2], a, step % 2 == 0 ? part.x : part.z, step % 2 == 0 ? part.y : part.w);
+      }
+    };
+    multiply.template operator()<0>();
+    multiply.template operator()<1>();
+    multiply.template operator()<2>();
+    multiply.template operator()<3>();
+    const float scale[2] = {row_scales[0].template value<block>(weight), row_scales[1].template value<block>(weight)};
+#pragma unroll
+    for (int tile = 0; tile < token_tiles; ++tile)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[tile][i] += (product[tile][0][i] + product[tile][1][i]) * scale[i / 2];
+  };
+
+  unsigned strip = blockIdx.x;
   const auto finish_strip = [&] {
+    __syncthreads();  // the previous strip's sums have been read
 #pragma unroll
     for (int i = 0; i < partials; ++i) {
-      sums[parity][warp][i][lane] = sum[i / 4][i % 4];
+      sums[warp][i][lane] = sum[i / 4][i % 4];
       sum[i / 4][i % 4] = 0.0f;
     }
     __syncthreads();
     if (warp < partials) {
       float total = 0.0f;
 #pragma unroll
-      for (int other = 0; other < Tile::warps; ++other) total += sums[parity][other][warp][lane];
-      const unsigned output = static_cast<unsigned>(strip) * gemv_rows + group + warp % 4 / 2 * 8u;
+      for (int other = 0; other < gemv_warps; ++other) total += sums[other][warp][lane];
+      const unsigned output = strip * gemv_rows + group + static_cast<unsigned>(warp) % 4 / 2 * 8;
       const int token = warp / 4 * 8 + static_cast<int>(lane % 4) * 2 + warp % 2;
       if (token < tokens && output < outputs)
         y(static_cast<std::size_t>(token), output) =
             static_cast<T>(stage(total, static_cast<std::size_t>(token), output));
     }
-    parity ^= 1;  // the next strip's sums go elsewhere: one barrier a strip is enough
-    strip += static_cast<int>(gridDim.x);
+    strip += gridDim.x;
   };
-  if (own_blocks == 0)
-    for (int i = 0; i < own_strips; ++i) finish_strip();
-
-  const std::uint32_t lane_bytes = 4 * lane;
-  int block = 0;
+  int step = 0;  // of the strip
   for (int base = 0; base < steps; base += gemv_prefetch) {
 #pragma unroll
     for (int slot = 0; slot < gemv_prefetch; ++slot) {
       if (base + slot >= steps) break;
-      const std::size_t first =
-          (static_cast<std::size_t>(block) * Tile::warps + static_cast<unsigned>(warp)) * gemv_block + column;
-      uint4 activations[token_tiles][2];
-#pragma unroll
-      for (int tile = 0; tile < token_tiles; ++tile) {
-        const int token = static_cast<int>(group) + 8 * tile;
-        const auto* from = reinterpret_cast<const uint4*>(x.row(static_cast<std::size_t>(token)) + first);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) activations[tile][i] = token < tokens ? __ldg(from + i) : make_uint4(0, 0, 0, 0);
+      if (within_row(step)) {
+        const GemvCodes rows[2] = {GemvCodes(codes[slot][0], lane), GemvCodes(codes[slot][1], lane)};
+        const std::size_t column = static_cast<unsigned>(step * gemv_warps + warp) * gemv_step + gemv_column(lane);
+        multiply_block.template operator()<0>(rows, scales[slot], column);
+        multiply_block.template operator()<1>(rows, scales[slot], column);
       }
-      float product[token_tiles][2][4] = {};
-      const auto multiply = [&](auto step_constant) {
-        constexpr int step = decltype(step_constant)::value;
-        const auto word = [&](int row) { return step < 2 ? codes[slot][row].x : codes[slot][row].y; };
-        const std::uint32_t a[4] = {table.template at<step % 2 * 2>(word(0), lane_bytes),
-                                    table.template at<step % 2 * 2>(word(1), lane_bytes),
-                                    table.template at<step % 2 * 2 + 1>(word(0), lane_bytes),
-                                    table.template at<step % 2 * 2 + 1>(word(1), lane_bytes)};
-#pragma unroll
-        for (int tile = 0; tile < token_tiles; ++tile) {
-          const uint4& part = activations[tile][step / 2];
-          multiply_add<T>(product[tile][step % 2], a, step % 2 == 0 ? part.x : part.z, step % 2 == 0 ? part.y : part.w);
-        }
-      };
-      multiply(std::integral_constant<int, 0>{});
-      multiply(std::integral_constant<int, 1>{});
-      multiply(std::integral_constant<int, 2>{});
-      multiply(std::integral_constant<int, 3>{});
-      const float scale[2] = {scales[slot].value(weight, 0), scales[slot].value(weight, 1)};
-#pragma unroll
-      for (int tile = 0; tile < token_tiles; ++tile)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sum[tile][i] += (product[tile][0][i] + product[tile][1][i]) * scale[i / 2];
       if (base + slot + gemv_prefetch < steps) fetch(slot);
-      if (++block == own_blocks) {
-        block = 0;
+      if (++step == strip_steps) {
+        step = 0;
         finish_strip();
       }
     }
@@ -266,13 +284,16 @@ __global__ void __launch_bounds__(exact_gemv_threads)
 /// Tokens that `launch_gemv` multiplies with tensor cores.
 inline constexpr std::size_t gemv_most_tokens = 16;
 
-/// Whether the tensor-core kernel takes the arguments: 16-bit T, 1 to 16 tokens, blocks of 64 and whole blocks a row.
+/// Whether the tensor-core kernel takes the arguments: 16-bit T, 1 to 16 tokens, blocks of 64, K a multiple of 128.
 template <Element T>
 bool fits_gemv(const Matrix<const T>& x, const BlockwiseTensor& weight) noexcept {
   constexpr std::size_t limit = std::size_t{1} << 31;
-  return sizeof(T) == 2 && x.rows <= gemv_most_tokens && weight.block_shift == 6 && x.columns % 64 == 0 &&
+  return sizeof(T) == 2 && x.rows <= gemv_most_tokens && weight.block_shift == 6 && x.columns % 128 == 0 &&
          weight.elements / 64 < limit && x.columns < limit && x.stride % 8 == 0 &&
-         reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 && reinterpret_cast<std::uintptr_t>(weight.codes) % 8 == 0;
+         reinterpret_cast<std::uintptr_t>(x.data) % 16 == 0 &&
+         reinterpret_cast<std::uintptr_t>(weight.codes) % 16 == 0 &&
+         reinterpret_cast<std::uintptr_t>(weight.scales) % 8 == 0 &&
+         reinterpret_cast<std::uintptr_t>(weight.scale_codes) % 2 == 0;
 }
 
 /// y = epilogue(x weight^T) with weights dequantized to float32 (bit-equal to `launch_dequantize`) and float32 products
@@ -313,11 +334,11 @@ cudaError_t launch_gemv(std::type_identity_t<Matrix<const T>> x, const Blockwise
         status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
       if (status != cudaSuccess) return status;
       const auto run = [&]<int token_tiles, DoubleQuantization nested>() {
-        using Tile = detail::GemvTile<token_tiles, nested>;
         const std::size_t strips = (y.columns + detail::gemv_rows - 1) / detail::gemv_rows;
-        const auto grid = static_cast<unsigned>(
-            std::min<std::size_t>(strips, static_cast<std::size_t>(multiprocessors) * (Tile::warps == 16 ? 2 : 3)));
-        detail::gemv_kernel<Format, nested, token_tiles><<<grid, Tile::threads, 0, stream>>>(x, weight, epilogue, y);
+        const std::size_t resident = static_cast<std::size_t>(multiprocessors) * detail::gemv_blocks<token_tiles>;
+        detail::gemv_kernel<Format, nested, token_tiles>
+            <<<static_cast<unsigned>(std::min(strips, resident)), detail::gemv_threads, 0, stream>>>(x, weight,
+                                                                                                     epilogue, y);
         return cudaGetLastError();
       };
       using enum DoubleQuantization;

@@ -36,7 +36,7 @@ inline GroupNormExtents group_norm_extents(std::size_t pixels, std::size_t chann
 /// Mean and squared deviations of each channel over one chunk of pixels. The sums are taken relative to the chunk's
 /// first pixel, so that a large mean costs no digits.
 template <int width, class T>
-__global__ void __launch_bounds__(group_norm_threads)
+__global__ void __launch_bounds__(group_norm_threads, 3)
     group_norm_chunk_kernel(const T* __restrict__ x, GroupNormExtents extents, float2* __restrict__ statistics) {
   __shared__ float sums[group_norm_threads][width];
   __shared__ float squares[group_norm_threads][width];
@@ -153,8 +153,8 @@ inline std::size_t group_norm_workspace_bytes(std::size_t batch, std::size_t pix
 /// @param gamma     [channels], `beta` [channels], on the device
 /// @param workspace `group_norm_workspace_bytes`, aligned to 8 bytes; contents do not matter
 template <Element T, Epilogue Activation>
-cudaError_t launch_group_norm(std::type_identity_t<Image<const T>> x, std::size_t groups, const float* gamma, const float* beta,
-                              float epsilon, Activation activation, Image<T> y, void* workspace,
+cudaError_t launch_group_norm(std::type_identity_t<Image<const T>> x, std::size_t groups, const float* gamma,
+                              const float* beta, float epsilon, Activation activation, Image<T> y, void* workspace,
                               cudaStream_t stream) noexcept {
   if (x.size() == 0) return cudaSuccess;
   constexpr std::size_t limit = std::size_t{1} << 30;

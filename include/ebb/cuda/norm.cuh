@@ -71,7 +71,7 @@ struct Modulated {  // normed * (1 + scale) + shift
 
 /// One thread block a row. A row of up to 256 * 4 vectors is read once; of a longer one the rest is read again.
 template <int width, bool centered, class T, class Finish>
-__global__ void __launch_bounds__(norm_threads)
+__global__ void __launch_bounds__(norm_threads, 4)
     row_norm_kernel(Matrix<const T> x, float epsilon, Finish finish, Matrix<T> y) {
   __shared__ float warp_sums[norm_threads / 32];
   const std::size_t row = blockIdx.x;
@@ -134,9 +134,9 @@ cudaError_t launch_row_norm(Matrix<const T> x, float epsilon, const Finish& fini
 
 inline bool aligned_to_16(const float* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
 
-/// One thread block a token. `lanes` threads share a head, each with `width` neighbouring columns at a time; with one
-/// column group a lane keeps its tables' values for all heads.
-template <int width, class T>
+/// One thread block a token. `lanes` threads share a head, each with `width` neighbouring columns at a time, which lie
+/// in aligned vectors or are accessed one by one.
+template <int width, bool vectors, class T>
 __global__ void __launch_bounds__(norm_threads)
     rms_norm_rope_kernel(Matrix<T> x, const float* __restrict__ gamma, float epsilon, Matrix<const float> cosines,
                          Matrix<const float> sines, int heads, int head_dim, int lanes) {
@@ -144,13 +144,21 @@ __global__ void __launch_bounds__(norm_threads)
   const float* cosine = cosines.row(row % cosines.rows);
   const float* sine = sines.row(row % cosines.rows);
   const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const auto load = [](float(&to)[width], const auto* from) {
+    if constexpr (vectors) {
+      load_floats(to, from);
+    } else {
+#pragma unroll
+      for (int i = 0; i < width; ++i) to[i] = static_cast<float>(from[i]);
+    }
+  };
   for (int first = 0; first < heads; first += norm_threads / lanes) {
     const int head = first + static_cast<int>(threadIdx.x) / lanes;
     T* values = x.row(row) + static_cast<std::size_t>(min(head, heads - 1)) * static_cast<std::size_t>(head_dim);
     float squares = 0.0f;
     for (int column = lane * width; column < head_dim; column += lanes * width) {
       float part[width];
-      load_floats(part, values + column);
+      load(part, values + column);
 #pragma unroll
       for (int i = 0; i < width; ++i) squares += part[i] * part[i];
     }
@@ -159,10 +167,10 @@ __global__ void __launch_bounds__(norm_threads)
     if (head >= heads) continue;
     for (int column = lane * width; column < head_dim; column += lanes * width) {
       float part[width], factors[width], c[width], s[width];
-      load_floats(part, values + column);
-      load_floats(factors, gamma + column);
-      load_floats(c, cosine + column);
-      load_floats(s, sine + column);
+      load(part, values + column);
+      load(factors, gamma + column);
+      load(c, cosine + column);
+      load(s, sine + column);
 #pragma unroll
       for (int i = 0; i < width; i += 2) {
         // Rounded before the rotation: the norm is an operation of its own in the reference.
@@ -171,7 +179,12 @@ __global__ void __launch_bounds__(norm_threads)
         part[i] = even * c[i] - odd * s[i];
         part[i + 1] = odd * c[i + 1] + even * s[i + 1];
       }
-      store_floats(values + column, part);
+      if constexpr (vectors) {
+        store_floats(values + column, part);
+      } else {
+#pragma unroll
+        for (int i = 0; i < width; ++i) values[column + i] = static_cast<T>(part[i]);
+      }
     }
   }
 }
@@ -182,8 +195,8 @@ __global__ void __launch_bounds__(norm_threads)
 ///
 /// @param gamma [columns], `beta` [columns], on the device
 template <Element T>
-cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, const float* beta, float epsilon, Matrix<T> y,
-                              cudaStream_t stream) noexcept {
+cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, const float* beta,
+                              float epsilon, Matrix<T> y, cudaStream_t stream) noexcept {
   const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma) && detail::aligned_to_16(beta);
   return detail::launch_row_norm<true>(x, epsilon, detail::Affine{gamma, beta}, y, vectors, stream);
 }
@@ -192,9 +205,10 @@ cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const flo
 ///
 /// @param shift [items, columns], `scale` [items, columns]; `rows_per_item` consecutive rows use one row of them
 template <Element T>
-cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> shift, std::type_identity_t<Matrix<const T>> scale,
-                                       std::size_t rows_per_item, float epsilon, Matrix<T> y,
-                                       cudaStream_t stream) noexcept {
+cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x,
+                                       std::type_identity_t<Matrix<const T>> shift,
+                                       std::type_identity_t<Matrix<const T>> scale, std::size_t rows_per_item,
+                                       float epsilon, Matrix<T> y, cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   return detail::launch_row_norm<true>(x, epsilon, detail::Modulated<T>{shift, scale, rows_per_item}, y,
                                        vectorizable(x, y, shift, scale), stream);
@@ -223,18 +237,17 @@ cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, float epsilon,
     return cudaErrorInvalidValue;
   const auto rows = static_cast<unsigned>(x.rows);
   const auto dim = static_cast<int>(head_dim);
-  const auto launch = [&](auto width_constant) {
-    constexpr int width = decltype(width_constant)::value;
+  const auto launch = [&]<int width, bool vectors>() {
     int lanes = 1;
     while (lanes < 32 && lanes * width < dim) lanes *= 2;
-    detail::rms_norm_rope_kernel<width><<<rows, detail::norm_threads, 0, stream>>>(x, gamma, epsilon, cosines, sines,
-                                                                                   static_cast<int>(heads), dim, lanes);
+    detail::rms_norm_rope_kernel<width, vectors><<<rows, detail::norm_threads, 0, stream>>>(
+        x, gamma, epsilon, cosines, sines, static_cast<int>(heads), dim, lanes);
   };
   constexpr int width = vector_width<T>;
   if (head_dim % width == 0 && vectorizable(x, cosines, sines) && detail::aligned_to_16(gamma))
-    launch(std::integral_constant<int, width>{});
+    launch.template operator()<width, true>();
   else
-    launch(std::integral_constant<int, 2>{});
+    launch.template operator()<2, false>();
   return cudaGetLastError();
 }
 

@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(plain_threads) plain_attention_kernel(Attentio
 }  // namespace detail
 
 /// Attention in float32 arithmetic throughout, for any T, head dimension up to 512, masks and bias: the one to compare
-/// others with, and the only one for float. About a twentieth of the tensor cores' speed.
+/// others with, and the only one for float. Uses no tensor cores.
 ///
 /// @return cudaErrorNotSupported for a larger head dimension, cudaErrorInvalidValue for extents that no grid holds
 template <Element T>

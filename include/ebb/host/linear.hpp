@@ -275,6 +275,7 @@ void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, cons
             Matrix<T> y) {
   check_linear(x, weight.shape(), y);
   if (y.size() == 0) return;
+  (void)weight.segment();  // throws here what would end the program inside a parallel region
   const auto frame = ctx.workspace().frame();
   const Matrix<const float> wide = detail::as_float(ctx, x);
   weight.visit([&]<class Format>(const QuantizedTensor<Format>& tensor) {

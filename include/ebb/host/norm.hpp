@@ -23,12 +23,21 @@ void for_each_row(const Context<T>& ctx, std::size_t rows, std::size_t elements,
   for (std::size_t index = 0; index < rows; ++index) row(index);
 }
 
+/// The mean is kept in two floats, so that a large one costs no digits of what is left after it.
 struct Moments {
   float mean;
+  float mean_rest;
   float inverse_deviation;
+
+  float normalized(float value) const { return (value - mean - mean_rest) * inverse_deviation; }
 };
 
-/// Two passes: the variance of what is left after the mean, so that a large mean costs no digits.
+inline Moments moments_of(double mean, double variance, float epsilon) {
+  const auto rounded = static_cast<float>(mean);
+  return {rounded, static_cast<float>(mean - double{rounded}), static_cast<float>(1.0 / std::sqrt(variance + epsilon))};
+}
+
+/// Two passes: the variance of what is left after the mean.
 template <class T>
 Moments moments(const T* values, std::size_t count, float epsilon) {
   double sum = 0.0;
@@ -39,8 +48,7 @@ Moments moments(const T* values, std::size_t count, float epsilon) {
     const double difference = static_cast<float>(values[i]) - mean;
     squares += difference * difference;
   }
-  const double variance = squares / static_cast<double>(count);
-  return {static_cast<float>(mean), static_cast<float>(1.0 / std::sqrt(variance + epsilon))};
+  return moments_of(mean, squares / static_cast<double>(count), epsilon);
 }
 
 template <class T>
@@ -62,9 +70,9 @@ void layer_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, 
   check_row_norm("layer_norm", x, gamma.size(), y);
   require(beta.size() == gamma.size(), "layer_norm: gamma and beta differ in size");
   detail::for_each_row(ctx, x.rows, x.size(), [&](std::size_t row) {
-    const auto [mean, inverse] = detail::moments(x.row(row), x.columns, epsilon);
+    const detail::Moments moments = detail::moments(x.row(row), x.columns, epsilon);
     for (std::size_t i = 0; i < x.columns; ++i)
-      y(row, i) = static_cast<T>((static_cast<float>(x(row, i)) - mean) * inverse * gamma[i] + beta[i]);
+      y(row, i) = static_cast<T>(moments.normalized(static_cast<float>(x(row, i))) * gamma[i] + beta[i]);
   });
 }
 
@@ -77,11 +85,11 @@ void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<cons
   check_modulation("layer_norm_modulate: shift", x, shift, rows_per_item);
   check_modulation("layer_norm_modulate: scale", x, scale, rows_per_item);
   detail::for_each_row(ctx, x.rows, x.size(), [&](std::size_t row) {
-    const auto [mean, inverse] = detail::moments(x.row(row), x.columns, epsilon);
+    const detail::Moments moments = detail::moments(x.row(row), x.columns, epsilon);
     const T* shifts = shift.row(row / rows_per_item);
     const T* scales = scale.row(row / rows_per_item);
     for (std::size_t i = 0; i < x.columns; ++i) {
-      const float normed = (static_cast<float>(x(row, i)) - mean) * inverse;
+      const float normed = moments.normalized(static_cast<float>(x(row, i)));
       y(row, i) = static_cast<T>(normed * (1.0f + static_cast<float>(scales[i])) + static_cast<float>(shifts[i]));
     }
   });
@@ -146,13 +154,11 @@ void group_norm(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, s
         const double difference = static_cast<float>(in[pixel * x.channels + c]) - mean;
         squares += difference * difference;
       }
-    const auto inverse =
-        static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(pixels * width) + epsilon));
-    const auto middle = static_cast<float>(mean);
+    const auto moments = detail::moments_of(mean, squares / static_cast<double>(pixels * width), epsilon);
     for (std::size_t pixel = 0; pixel < pixels; ++pixel)
       for (std::size_t c = 0; c < width; ++c) {
         const float value = static_cast<float>(in[pixel * x.channels + c]);
-        float normed = (value - middle) * inverse * gamma[first + c] + beta[first + c];
+        float normed = moments.normalized(value) * gamma[first + c] + beta[first + c];
         if (activation == Activation::silu) normed = normed / (1.0f + std::exp(-normed));
         out[pixel * x.channels + c] = static_cast<T>(normed);
       }
