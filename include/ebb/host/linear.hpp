@@ -100,6 +100,27 @@ inline constexpr std::size_t panel_columns = 128;  // outputs that are decoded a
 inline constexpr std::size_t tile_rows = 512;      // tokens that are multiplied at a time
 inline constexpr std::size_t vector_rows = 4;      // up to here decoding costs more than multiplying
 
+/// Product of `blocks` blocks from `first_block` on with as many numbers of x.
+template <BlockFormat Format>
+float dot_row(const QuantizedTensor<Format>& weight, std::size_t first_block, std::size_t blocks, const float* x) {
+  const std::uint8_t* codes = weight.codes().data() + first_block * weight.group() / 2;
+  if (weight.nested()) {
+    const std::uint8_t* scale_codes = weight.scale_codes().data();
+    const float* map = weight.nested_map().data();
+    const float* nested = weight.nested_scales().data();
+    const float mean = *weight.nested_offset();
+    return dot_blocks(codes, blocks, weight.group(), Format::values.data(),
+                      [=](std::size_t block) {
+                        const std::size_t at = first_block + block;
+                        return nested_scale(map[scale_codes[at]], nested[at / nested_block_size], mean);
+                      },
+                      x);
+  }
+  const float* scales = weight.scales().data() + first_block;
+  return dot_blocks(codes, blocks, weight.group(), Format::values.data(),
+                    [scales](std::size_t block) { return scales[block]; }, x);
+}
+
 /// Few rows: each thread decodes rows of the weight once and takes their products with all rows of x.
 template <class T, QuantFormat Format, class Stage>
 void linear_vector(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<Format>& weight,
@@ -121,11 +142,8 @@ void linear_vector(const Context<T>& ctx, const Matrix<const float>& x, const Qu
     for (std::size_t n = 0; n < y.columns; ++n) {
       if constexpr (BlockFormat<Format>) {
         if (direct) {
-          const std::size_t block = weight.group();
-          float sum = 0.0f;
-          for (std::size_t at = 0; at < k; at += block)
-            sum += weight.scale((n * k + at) / block) * dot_nibbles(weight.codes().data() + (n * k + at) / 2, block,
-                                                                    Format::values.data(), x.data + at);
+          const std::size_t blocks = k / weight.group();
+          const float sum = dot_row(weight, n * blocks, blocks, x.data);
           y(0, n) = static_cast<T>(stage(sum, 0, n));
           continue;
         }

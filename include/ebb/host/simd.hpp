@@ -50,30 +50,42 @@ inline void decode_nibbles(const std::uint8_t* codes, std::size_t count, const f
   }
 }
 
-/// Sum of table[code] * x over `count` elements (even, starting at a byte): the scale is the caller's.
-inline float dot_nibbles(const std::uint8_t* codes, std::size_t count, const float* table, const float* x) {
-  float sum = 0.0f;
-  std::size_t i = 0;
+/// Sum of table[code] * scale * x over `blocks` blocks of `block` elements (a multiple of 32, starting at a byte);
+/// `scale(number)` is the factor of a block. The products with the scale are rounded as `decode_nibbles` rounds them.
+template <class Scale>
+float dot_blocks(const std::uint8_t* codes, std::size_t blocks, std::size_t block, const float* table, Scale scale,
+                 const float* x) {
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
   const __m512 values = _mm512_loadu_ps(table);
   __m512 first_sum = _mm512_setzero_ps();
   __m512 second_sum = _mm512_setzero_ps();
-  for (; i + 32 <= count; i += 32) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i / 2));
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
-    const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
-    const __m512i first = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, low));
-    const __m512i second = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(high, low));
-    first_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(first, values), _mm512_loadu_ps(x + i), first_sum);
-    second_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(second, values), _mm512_loadu_ps(x + i + 16), second_sum);
+  for (std::size_t number = 0; number < blocks; ++number) {
+    const __m512 scaled = _mm512_mul_ps(values, _mm512_set1_ps(scale(number)));
+    for (std::size_t i = 0; i < block; i += 32, codes += 16, x += 32) {
+      const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
+      const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
+      // The permutation reads four bits of an index, so that the low nibbles need no mask.
+      const __m512i first = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(high, bytes));
+      const __m512i second = _mm512_cvtepu8_epi32(_mm_unpackhi_epi8(high, bytes));
+      first_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(first, scaled), _mm512_loadu_ps(x), first_sum);
+      second_sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(second, scaled), _mm512_loadu_ps(x + 16), second_sum);
+    }
   }
-  sum = _mm512_reduce_add_ps(_mm512_add_ps(first_sum, second_sum));
-#endif
-  for (; i < count; i += 2) {
-    const unsigned byte = codes[i / 2];
-    sum += table[byte >> 4] * x[i] + table[byte & 15u] * x[i + 1];
+  return _mm512_reduce_add_ps(_mm512_add_ps(first_sum, second_sum));
+#else
+  float sum = 0.0f;
+  float decoded[32];
+  for (std::size_t number = 0; number < blocks; ++number) {
+    const float factor = scale(number);
+    for (std::size_t i = 0; i < block; i += 32, codes += 16, x += 32) {
+      decode_nibbles(codes, 32, table, factor, decoded);
+      float lanes[8] = {};
+      for (std::size_t k = 0; k < 32; ++k) lanes[k % 8] += decoded[k] * x[k];
+      for (const float lane : lanes) sum += lane;
+    }
   }
   return sum;
+#endif
 }
 
 }  // namespace ebb::host::detail
