@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <map>
 #include <memory>
 #include <queue>
 #include <string>
@@ -20,7 +19,9 @@
 #include <utility>
 #include <vector>
 
+#include "common/added_tokens.hpp"
 #include "common/tokenizer.hpp"
+#include "common/unicode.hpp"
 
 namespace ebb::examples {
 
@@ -46,9 +47,14 @@ class ClipTokenizer {
   Encoding encode(std::string_view text, std::size_t length) const {
     if (length < 2) throw ConfigError(concat("CLIP: expected a length of at least 2 tokens, found ", length));
     std::vector<std::int32_t> pieces;
-    detail::split_at_added_tokens(
-        detail::valid_utf8(text), added_, [&](std::string_view piece) { encode_plain(piece, pieces); },
-        [&](std::int32_t id) { pieces.push_back(id); });
+    const auto keep = [&](std::int32_t id) { pieces.push_back(id); };
+    raw_literals_.split(
+        detail::valid_utf8(text),
+        [&](std::string_view raw) {
+          normalized_literals_.split(
+              normalized(raw), [&](std::string_view piece) { encode_plain(piece, pieces); }, keep);
+        },
+        keep);
     Encoding encoding;
     if (pieces.size() > length - 2) {
       for (std::size_t i = length - 2; i < pieces.size(); ++i) encoding.truncated_text += spelling(pieces[i]);
@@ -80,6 +86,8 @@ class ClipTokenizer {
   // ---- files
 
   static constexpr std::size_t most_tokens = 1u << 24;
+  static constexpr std::uintmax_t most_bytes = std::uintmax_t{64} << 20;
+  static constexpr std::size_t usual_length = 77;
 
   void add_vocabulary(const std::filesystem::path& path, const nlohmann::json& vocabulary) {
     if (!vocabulary.is_object() || vocabulary.empty())
@@ -103,14 +111,18 @@ class ClipTokenizer {
   }
   void add_merge(const std::filesystem::path& path, const std::string& left, const std::string& right) {
     const std::size_t rank = merges_.size();
-    merges_.emplace(Pair{known(path, left, rank), known(path, right, rank)},
-                    Merge{rank, known(path, left + right, rank)});
+    const Merge merge{rank, known(path, left + right, rank)};
+    if (!merges_.emplace(Pair{known(path, left, rank), known(path, right, rank)}, merge).second)
+      throw FileError(concat(path.string(), ": merge ", rank, ": '", left, "' and '", right, "' are joined twice"));
   }
 
   void read_vocabulary_and_merges(const std::filesystem::path& directory) {
     const auto vocabulary = ConfigFile::open(directory / "vocab.json");
     add_vocabulary(vocabulary.path(), vocabulary.json());
     const auto path = directory / "merges.txt";
+    std::error_code failure;
+    if (const auto size = std::filesystem::file_size(path, failure); failure || size > most_bytes)
+      throw FileError(concat(path.string(), ": cannot be read, or larger than 64 MiB"));
     std::ifstream stream(path);
     std::string line;
     bool first = true;
@@ -131,9 +143,11 @@ class ClipTokenizer {
   void read_tokenizer_json(const std::filesystem::path& path) {
     const auto file = ConfigFile::open(path);
     const auto& json = file.json();
-    if (!file.has("model") || !json.at("model").is_object() || json.at("model").value("type", "") != "BPE")
-      throw FileError(concat(path.string(), ": field \"model\": expected an object of type \"BPE\""));
+    if (!file.has("model") || !json.at("model").is_object())
+      throw FileError(concat(path.string(), ": field \"model\": expected an object"));
     const auto& model = json.at("model");
+    if (!model.contains("type") || model.at("type") != "BPE")
+      throw FileError(concat(path.string(), ": field \"model.type\": expected \"BPE\""));
     if (!model.contains("vocab") || !model.contains("merges") || !model.at("merges").is_array())
       throw FileError(concat(path.string(), ": field \"model\": expected \"vocab\" and a list \"merges\""));
     add_vocabulary(path, model.at("vocab"));
@@ -148,30 +162,44 @@ class ClipTokenizer {
         throw FileError(concat(path.string(), ": merge ", merges_.size(), ": expected two tokens"));
       add_merge(path, text.substr(0, blank), text.substr(blank + 1));
     }
-    added_ = detail::added_tokens(file);
   }
 
   void finish(const std::filesystem::path& directory) {
-    const auto id_of = [&](const char* field, const char* otherwise) {
-      const std::string content = detail::token_field(directory, field).value_or(otherwise);
-      for (const AddedToken& token : added_)
-        if (token.content == content) return token.id;
-      const auto at = ids_.find(content);
+    auto tokens = LiteralTokenFiles::read(directory, ids_.size());
+    for (const LiteralToken& token : tokens)
+      if (const auto at = ids_.find(token.content); at != ids_.end() && at->second != token.id)
+        throw FileError(concat(directory.string(), ": added token '", token.content, "': id ", token.id,
+                               ", but the vocabulary says ", at->second));
+    const std::size_t listed = tokens.size();
+    // A token that the files name twice keeps the flags of its last name.
+    const auto named = [&](const char* field, const char* otherwise) {
+      LiteralToken token = LiteralTokenFiles::named(directory, field).value_or(LiteralToken{{otherwise, -1}});
+      for (std::size_t i = 0; i < listed; ++i)
+        if (tokens[i].content == token.content) return tokens[i].id;
+      const auto at = ids_.find(token.content);
       if (at == ids_.end())
-        throw FileError(concat(directory.string(), ": ", field, " '", content, "' is not in the vocabulary"));
-      if (!content.empty()) added_.push_back({content, at->second});
+        throw FileError(concat(directory.string(), ": ", field, " '", token.content, "' is not in the vocabulary"));
+      token.id = at->second;
+      tokens.push_back(std::move(token));
       return at->second;
     };
-    begin_ = id_of("bos_token", "<|startoftext|>");
-    end_ = id_of("eos_token", "<|endoftext|>");
-    unknown_ = id_of("unk_token", "<|endoftext|>");
-    // A pad token that is an ordinary word of the vocabulary ("!") is not looked for in the text.
-    const std::size_t special = added_.size();
-    padding_ = id_of("pad_token", "<|endoftext|>");
-    added_.resize(special);
-    if (const auto path = directory / "tokenizer_config.json"; std::filesystem::exists(path))
-      if (const auto file = ConfigFile::open(path); file.has("model_max_length"))
-        model_max_length_ = file.size("model_max_length", 2, 1u << 20);
+    begin_ = named("bos_token", "<|startoftext|>");
+    end_ = named("eos_token", "<|endoftext|>");
+    unknown_ = named("unk_token", "<|endoftext|>");
+    padding_ = named("pad_token", "<|endoftext|>");
+    for (LiteralToken& token : tokens) tokens_.emplace(token.id, token.content);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      const auto later = [&](const LiteralToken& each) { return each.content == tokens[i].content; };
+      if (std::any_of(tokens.begin() + static_cast<std::ptrdiff_t>(i) + 1, tokens.end(), later)) continue;
+      LiteralToken token = tokens[i];
+      if (token.search == LiteralToken::Search::normalized_text) {
+        token.content = normalized(token.content);
+        normalized_literals_.add(std::move(token));
+      } else {
+        raw_literals_.add(std::move(token));
+      }
+    }
+    read_length(directory / "tokenizer_config.json");
     // GPT-2's alphabet: printable Latin-1 stands for itself, every other byte for a letter from U+0100 on.
     std::uint32_t next = 256;
     for (std::uint32_t byte = 0; byte < 256; ++byte) {
@@ -192,60 +220,48 @@ class ClipTokenizer {
     }
   }
 
-  // ---- text
-
-  enum class Kind { blank, letter, number, other };
-
-  static Kind kind_of(utf8proc_int32_t code) {
-    if (code == ' ' || (code >= 9 && code <= 13) || code == 0x85) return Kind::blank;
-    switch (utf8proc_category(code)) {
-      case UTF8PROC_CATEGORY_LU:
-      case UTF8PROC_CATEGORY_LL:
-      case UTF8PROC_CATEGORY_LT:
-      case UTF8PROC_CATEGORY_LM:
-      case UTF8PROC_CATEGORY_LO:
-        return Kind::letter;
-      case UTF8PROC_CATEGORY_ND:
-      case UTF8PROC_CATEGORY_NL:
-      case UTF8PROC_CATEGORY_NO:
-        return Kind::number;
-      case UTF8PROC_CATEGORY_ZS:
-      case UTF8PROC_CATEGORY_ZL:
-      case UTF8PROC_CATEGORY_ZP:
-        return Kind::blank;
-      default:
-        return Kind::other;
-    }
+  /// Files say 1e30 for "no limit", which the position embeddings of CLIP do not allow.
+  void read_length(const std::filesystem::path& path) {
+    if (!std::filesystem::exists(path)) return;
+    const auto file = ConfigFile::open(path);
+    if (!file.has("model_max_length")) return;
+    const auto& value = file.json().at("model_max_length");
+    if (!value.is_number() || !(value.get<double>() >= 2))
+      throw FileError(concat(path.string(), ": field \"model_max_length\": expected a number of at least 2, found ",
+                             value.is_number() ? std::to_string(value.get<double>()) : value.type_name()));
+    if (value.get<double>() <= 1u << 20) model_max_length_ = value.get<std::size_t>();
   }
 
-  /// Code points of `text` after NFC and lower-casing, letter by letter, as the tokenizers library does.
-  static std::vector<utf8proc_int32_t> normalized(std::string_view text) {
+  // ---- text
+
+  /// `text` after NFC and lower-casing, letter by letter, as the tokenizers library does.
+  static std::string normalized(std::string_view text) {
     utf8proc_uint8_t* raw = nullptr;
     const utf8proc_ssize_t size =
         utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
                      &raw, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
     const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(raw, &std::free);
     if (size < 0) throw ConfigError(concat("CLIP: the prompt cannot be normalized: ", utf8proc_errmsg(size)));
-    std::vector<utf8proc_int32_t> codes;
-    for (utf8proc_ssize_t at = 0; at < size;) {
-      utf8proc_int32_t code = 0;
-      const utf8proc_ssize_t step = utf8proc_iterate(raw + at, size - at, &code);
-      if (step <= 0) break;
-      at += step;
-      if (code == 0x130) {  // the only letter whose lower case is two code points
-        codes.push_back('i');
-        codes.push_back(0x307);
-      } else {
-        codes.push_back(utf8proc_tolower(code));
-      }
+    std::string result;
+    for (std::string_view rest(reinterpret_cast<const char*>(raw), static_cast<std::size_t>(size)); !rest.empty();) {
+      const CodePoint next = first_code_point(rest);
+      rest.remove_prefix(next.bytes);
+      // U+0130 is the only letter whose lower case is two code points.
+      append_utf8(next.code == 0x130 ? 'i' : utf8proc_tolower(next.code), result);
+      if (next.code == 0x130) append_utf8(0x307, result);
     }
-    return codes;
+    return result;
   }
 
   /// The pieces that CLIP's expression finds: special tokens, contractions, runs of letters, single numbers, runs of
   /// anything else.
   void encode_plain(std::string_view text, std::vector<std::int32_t>& out) const {
-    const auto codes = normalized(text);
+    std::vector<std::int32_t> codes;
+    for (std::string_view rest = text; !rest.empty();) {
+      const CodePoint next = first_code_point(rest);
+      codes.push_back(next.code);
+      rest.remove_prefix(next.bytes);
+    }
     const auto starts_with = [&](std::size_t at, std::string_view ascii) {
       if (at + ascii.size() > codes.size()) return false;
       for (std::size_t i = 0; i < ascii.size(); ++i)
@@ -261,13 +277,13 @@ class ClipTokenizer {
       if (literal != literals.end()) {
         end = at + literal->size();
       } else {
-        const Kind kind = kind_of(codes[at]);
+        const TextKind kind = kind_of(codes[at]);
         ++end;
-        if (kind == Kind::blank) {
+        if (kind == TextKind::blank) {
           at = end;
           continue;
         }
-        if (kind != Kind::number)
+        if (kind != TextKind::number)
           while (end < codes.size() && kind_of(codes[end]) == kind) ++end;
       }
       byte_level(codes, at, end, out);
@@ -277,18 +293,18 @@ class ClipTokenizer {
 
   /// The ByteLevel pre-tokenizer that follows splits a piece once more, by GPT-2's expression: a contraction, a run of
   /// letters, of numbers, or of anything else.
-  void byte_level(const std::vector<utf8proc_int32_t>& codes, std::size_t begin, std::size_t end,
+  void byte_level(const std::vector<std::int32_t>& codes, std::size_t begin, std::size_t end,
                   std::vector<std::int32_t>& out) const {
     std::string word;
     const auto flush = [&] {
       if (!word.empty()) encode_word(word, out);
       word.clear();
     };
-    Kind previous = Kind::blank;
+    TextKind previous = TextKind::blank;
     for (std::size_t at = begin; at < end; ++at) {
-      const Kind kind = kind_of(codes[at]);
+      const TextKind kind = kind_of(codes[at]);
       const bool contraction = begin == at && codes[at] == '\'' && end - begin > 1 && end - begin <= 3 &&
-                               kind_of(codes[at + 1]) == Kind::letter;
+                               kind_of(codes[at + 1]) == TextKind::letter;
       if (contraction) {
         for (; at < end; ++at) append_utf8(codes[at], word);
         break;
@@ -298,12 +314,6 @@ class ClipTokenizer {
       append_utf8(codes[at], word);
     }
     flush();
-  }
-
-  static void append_utf8(utf8proc_int32_t code, std::string& text) {
-    std::array<utf8proc_uint8_t, 4> bytes{};
-    const utf8proc_ssize_t count = utf8proc_encode_char(code, bytes.data());
-    text.append(reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(count));
   }
 
   /// Byte-pair encoding: the pair of lowest rank is joined first, the leftmost of equals. O(n log n).
@@ -365,11 +375,11 @@ class ClipTokenizer {
   std::unordered_map<std::string, std::int32_t> ids_;
   std::unordered_map<std::int32_t, std::string> tokens_;
   std::unordered_map<Pair, Merge, PairHash> merges_;
-  std::vector<AddedToken> added_;
+  LiteralTokens raw_literals_, normalized_literals_;
   std::array<std::string, 256> letters_;
   std::array<std::int32_t, 256> inside_{}, last_{};
   std::int32_t begin_ = 0, end_ = 0, unknown_ = 0, padding_ = 0;
-  std::size_t model_max_length_ = 77;
+  std::size_t model_max_length_ = usual_length;
 };
 
 }  // namespace ebb::examples

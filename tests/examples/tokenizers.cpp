@@ -50,7 +50,6 @@ TEST_CASE("both tokenizers equal transformers' on hard texts, from the files of 
     const auto clip = ClipTokenizer::load(pipelines / name / "tokenizer");
     const auto t5 = T5Tokenizer::load(pipelines / name / "tokenizer_2");
     CHECK(clip.model_max_length() == clip_length);
-    std::size_t stacked = 0;
     for (const auto& test : tokens.at("cases")) {
       const std::string text = text_of(test);
       CAPTURE(text.substr(0, 80));
@@ -58,15 +57,9 @@ TEST_CASE("both tokenizers equal transformers' on hard texts, from the files of 
       expected.resize(clip_length, tokens.at("clip_pad").get<std::int32_t>());
       CHECK(clip.encode(text, clip_length).ids == expected);
       expected = test.at("t5_ids").get<std::vector<std::int32_t>>();
-      // Stacked accents, where the SentencePiece library differs from transformers (see T5Tokenizer).
-      if (test.contains("sentencepiece_ids") && text.find('<') == std::string::npos) {
-        expected = test.at("sentencepiece_ids").get<std::vector<std::int32_t>>();
-        ++stacked;
-      }
       expected.resize(t5_length, tokens.at("t5_pad").get<std::int32_t>());
       CHECK(t5.encode(text, t5_length).ids == expected);
     }
-    CHECK(stacked == 1);
   }
 }
 
