@@ -62,3 +62,13 @@ ebb_install_packages() {
     return 1
   fi
 }
+
+# The preset that fits this machine: cuda where a GPU and nvcc are there, else release.
+ebb_preset() {
+  if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 &&
+    { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null; then
+    echo cuda
+  else
+    echo release
+  fi
+}

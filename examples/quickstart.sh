@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds `flux`, draws a picture on the CPU and prints a table of latencies and bytes.
+# Installs what is missing, builds `flux`, draws a picture and prints a table of latencies and bytes: on the GPU where
+# there is one and nvcc to build for it, else on the CPU.
 #
 #   examples/quickstart.sh ["a prompt"]
 #
@@ -15,10 +16,11 @@ output=${OUTPUT:-picture.png}
 picture=(--model "$model" --prompt "$prompt" --height 256 --width 256 --steps 8 --quantize nf4)
 
 ebb_install_packages
-cmake --preset release
-cmake --build --preset release --parallel "$(nproc)" --target flux
+preset=$(ebb_preset)
+cmake --preset "$preset"
+cmake --build --preset "$preset" --parallel "$(nproc)" --target flux
 
-flux=build/release/examples/flux
+flux=build/$preset/examples/flux
 "$flux" "${picture[@]}" --output "$output"
 "$flux" "${picture[@]}" --compare --quiet
 echo "The picture is in $output"

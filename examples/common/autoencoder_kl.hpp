@@ -15,6 +15,7 @@
 #include "ebb/nn/linear.hpp"
 #include "ebb/nn/norm.hpp"
 #include "ebb/ops/attention.hpp"
+#include "ebb/ops/transfer.hpp"
 
 namespace ebb::examples {
 
@@ -76,24 +77,25 @@ struct ResnetBlock {
     return block;
   }
 
-  /// x [n, h, w, inputs] -> y [n, h, w, outputs]; y may be x where the width stays
+  /// x [n, h, w, inputs] -> [n, h, w, outputs], in the place of x, or, where the width changes, in `spare`, which has
+  /// room for either. At full size a picture's activations are hundreds of megabytes each, so none is kept for longer.
   template <class Context>
-  void forward(Context& ctx, Image<const typename Context::element> x,
-               Image<typename Context::element> y) const {
+  Image<typename Context::element> forward(Context& ctx, Image<typename Context::element> x,
+                                           typename Context::element* spare) const {
     using T = typename Context::element;
     const auto frame = ctx.workspace().frame();
-    const auto normed = ctx.image(x.batch, x.height, x.width, x.channels);
+    const Image<T> normed{spare, x.batch, x.height, x.width, x.channels};
     call(ctx, norm1, x, Activation::silu, normed);
-    const auto hidden = ctx.image(y.batch, y.height, y.width, y.channels);
+    const auto hidden = ctx.image(x.batch, x.height, x.width, conv1.outputs());
     call(ctx, conv1, normed, hidden);
-    const auto active = ctx.image(y.batch, y.height, y.width, y.channels);
-    call(ctx, norm2, hidden, Activation::silu, active);
-    Matrix<const T> residual = x.pixels();
+    call(ctx, norm2, hidden, Activation::silu, hidden);
+    Image<T> y = x;
     if (shortcut) {
-      call(ctx, *shortcut, x, hidden);
-      residual = hidden.pixels();
+      y = {spare, x.batch, x.height, x.width, conv1.outputs()};
+      call(ctx, *shortcut, x, y);
     }
-    call(ctx, conv2, active, y, Residual{residual});
+    call(ctx, conv2, hidden, y, Residual{y.pixels()});
+    return y;
   }
 };
 
@@ -146,11 +148,12 @@ struct MiddleBlock {
     return std::tuple{field{"resnets", &MiddleBlock::resnets}, field{"attentions", &MiddleBlock::attentions}};
   }
 
+  /// x [n, h, w, channels] in place; `spare` has as much room
   template <class Context>
-  void forward(Context& ctx, Image<typename Context::element> x) const {
-    call(ctx, resnets[0], x, x);
+  void forward(Context& ctx, Image<typename Context::element> x, typename Context::element* spare) const {
+    call(ctx, resnets[0], x, spare);
     for (const PixelAttention& attention : attentions) call(ctx, attention, x);
-    call(ctx, resnets[1], x, x);
+    call(ctx, resnets[1], x, spare);
   }
 };
 
@@ -260,16 +263,11 @@ struct AutoencoderDecoder {
     } else {
       call(ctx, conv_in, latents, x);
     }
-    call(ctx, middle, x);
+    call(ctx, middle, x, next);
     for (const UpBlock& block : up_blocks) {
       for (const ResnetBlock& resnet : block.resnets) {
-        Image<T> y = x;
-        if (resnet.shortcut) {
-          y = {next, x.batch, x.height, x.width, block.outputs()};
-          std::swap(now, next);
-        }
-        call(ctx, resnet, x, y);
-        x = y;
+        x = call(ctx, resnet, x, next);
+        if (x.data == next) std::swap(now, next);
       }
       for (const Upsampler& upsampler : block.upsamplers) {
         const Image<T> y{next, x.batch, x.height * 2, x.width * 2, x.channels};
@@ -315,9 +313,21 @@ void blend(Image<const T> neighbour, Image<T> tile, std::size_t extent, bool ver
 
 }  // namespace detail
 
+/// latents -> picture, both in host memory
+template <class Context>
+void decode_whole(Context& ctx, const AutoencoderDecoder& decoder, Image<const typename Context::element> latents,
+                  Image<typename Context::element> picture) {
+  const auto frame = ctx.workspace().frame();
+  const auto z = ctx.image(latents.batch, latents.height, latents.width, latents.channels);
+  const auto decoded = ctx.image(picture.batch, picture.height, picture.width, picture.channels);
+  upload(ctx, latents.elements(), z.elements());
+  call(ctx, decoder, z, decoded);
+  download(ctx, decoded.elements(), picture.elements());
+}
+
 /// AutoencoderKL's tiled decode of one picture: tiles of sample_size pixels that overlap by a quarter, each
 /// blended with the (already blended) tiles above and to the left, then cropped.
-/// latents [1, h, w, c] -> picture [1, h * scale, w * scale, 3]
+/// latents [1, h, w, c] -> picture [1, h * scale, w * scale, 3], both in host memory
 template <class Context>
 void decode_tiled(Context& ctx, const AutoencoderDecoder& decoder,
                   Image<const typename Context::element> latents, Image<typename Context::element> picture) {
@@ -341,13 +351,10 @@ void decode_tiled(Context& ctx, const AutoencoderDecoder& decoder,
       const std::size_t width = std::min(latent_tile, latents.width - x);
       row.emplace_back(height * width * scale * scale * config.picture_channels);
       const Image<T> tile{row.back().data(), 1, height * scale, width * scale, config.picture_channels};
-      {
-        const auto frame = ctx.workspace().frame();
-        const auto part = ctx.image(1, height, width, latents.channels);
-        for (std::size_t line = 0; line < height; ++line)
-          std::copy_n(&latents(0, y + line, x, 0), width * latents.channels, &part(0, line, 0, 0));
-        call(ctx, decoder, part, tile);
-      }
+      std::vector<T> part(height * width * latents.channels);
+      for (std::size_t line = 0; line < height; ++line)
+        std::copy_n(&latents(0, y + line, x, 0), width * latents.channels, &part[line * width * latents.channels]);
+      decode_whole(ctx, decoder, Image<const T>{part.data(), 1, height, width, latents.channels}, tile);
       if (i > 0) detail::blend<T>(above_views[j], tile, extent, true);
       if (j > 0) detail::blend<T>(row_views[j - 1], tile, extent, false);
       row_views.push_back(tile);
@@ -364,21 +371,21 @@ void decode_tiled(Context& ctx, const AutoencoderDecoder& decoder,
   }
 }
 
-/// latents [n, h, w, c], already unscaled -> picture [n, h * scale, w * scale, 3]
+/// latents [n, h, w, c], already unscaled -> picture [n, h * scale, w * scale, 3], both in host memory
 template <class Context>
 void decode(Context& ctx, const AutoencoderDecoder& decoder, Image<const typename Context::element> latents,
             Slicing slicing, Tiling tiling, Image<typename Context::element> picture) {
   using T = typename Context::element;
   const std::size_t latent_tile = decoder.config.sample_size / decoder.config.scale();
   const bool tiled = tiling == Tiling::on && std::max(latents.height, latents.width) > latent_tile;
-  if (!tiled && (slicing == Slicing::off || latents.batch == 1)) return call(ctx, decoder, latents, picture);
+  if (!tiled && (slicing == Slicing::off || latents.batch == 1)) return decode_whole(ctx, decoder, latents, picture);
   for (std::size_t item = 0; item < latents.batch; ++item) {
     const Image<const T> one{&latents(item, 0, 0, 0), 1, latents.height, latents.width, latents.channels};
     const Image<T> out{&picture(item, 0, 0, 0), 1, picture.height, picture.width, picture.channels};
     if (tiled)
       decode_tiled(ctx, decoder, one, out);
     else
-      call(ctx, decoder, one, out);
+      decode_whole(ctx, decoder, one, out);
   }
 }
 

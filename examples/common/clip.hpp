@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "common/config_file.hpp"
 #include "ebb/module/call.hpp"
@@ -16,6 +17,7 @@
 #include "ebb/nn/linear.hpp"
 #include "ebb/nn/norm.hpp"
 #include "ebb/ops/attention.hpp"
+#include "ebb/ops/transfer.hpp"
 
 namespace ebb::examples {
 
@@ -141,10 +143,10 @@ struct ClipTextModel {
     const auto frame = ctx.workspace().frame();
     const auto x = ctx.matrix(ids.size(), config.width);
     const auto places = ctx.matrix(ids.size(), config.width);
-    const auto order = ctx.template array<std::int32_t>(ids.size());
+    std::vector<std::int32_t> order(ids.size());
     for (std::size_t i = 0; i < ids.size(); ++i) order[i] = static_cast<std::int32_t>(i % count);
     call(ctx, tokens, ids, x);
-    call(ctx, positions, std::span<const std::int32_t>(order), places);
+    call(ctx, positions, order, places);
     add(ctx, x, places, x);
     for (const ClipLayer& layer : layers) call(ctx, layer, config, batch, x);
     call(ctx, final_norm, x, places);
@@ -153,7 +155,7 @@ struct ClipTextModel {
       const auto at = config.end_of_text == 2 ? std::max_element(prompt.begin(), prompt.end())
                                               : std::find(prompt.begin(), prompt.end(), config.end_of_text);
       const auto token = at == prompt.end() ? 0 : static_cast<std::size_t>(at - prompt.begin());
-      std::copy_n(places.row(item * count + token), config.width, pooled.row(item));
+      copy(ctx, places.rows_from(item * count + token, 1), pooled.rows_from(item, 1));
     }
   }
 };

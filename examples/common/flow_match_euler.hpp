@@ -124,19 +124,14 @@ class FlowMatchEuler {
   /// What the model is told, sigma times train_timesteps; one per step.
   std::span<const float> timesteps() const { return timesteps_; }
 
-  /// Step `index`: sample += (sigmas[index + 1] - sigmas[index]) * velocity, in place.
-  ///
-  /// Rounds where PyTorch rounds: it multiplies in the type of the velocity, so that in 16 bits the step
-  /// width is rounded first, then the product, and at last the float32 sum.
-  /// @throws ShapeError when there is no such step or the sizes differ
+  /// Step `index` is sample += width * velocity, which `add_scaled` does. The width is rounded to the activation type
+  /// first: PyTorch multiplies in the type of the velocity.
+  /// @throws ShapeError when there is no such step
   template <Element T>
-  void step(std::size_t index, std::span<const T> velocity, std::span<T> sample) const {
+  float step_width(std::size_t index) const {
     require(index < timesteps_.size(),
             "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
-    require(velocity.size() == sample.size(), "FlowMatchEuler: velocity and sample differ in size");
-    const T width = T(sigmas_[index + 1] - sigmas_[index]);
-    for (std::size_t i = 0; i < sample.size(); ++i)
-      sample[i] = T(static_cast<float>(sample[i]) + static_cast<float>(T(product(width, velocity[i]))));
+    return static_cast<float>(static_cast<T>(sigmas_[index + 1] - sigmas_[index]));
   }
 
  private:

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <exception>
 
-#include "common/output_file.hpp"
+#include "ebb/io/atomic_file.hpp"
 
 namespace ebb::examples {
 
@@ -33,7 +33,7 @@ static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may not w
 inline void on_interrupt(int signal) {
   const int saved_errno = errno;
   if (pending_signal.exchange(signal) != 0) {
-    partial_files.unlink_all();
+    ebb::detail::partial_files.unlink_all();
     struct sigaction original {};
     original.sa_handler = SIG_DFL;
     ::sigaction(signal, &original, nullptr);

@@ -18,9 +18,9 @@
 #include <utility>
 #include <vector>
 
-#include "common/output_file.hpp"
 #include "ebb/core/error.hpp"
 #include "ebb/core/view.hpp"
+#include "ebb/io/atomic_file.hpp"
 
 namespace ebb::examples {
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "common/config_file.hpp"
 #include "ebb/module/call.hpp"
@@ -62,16 +63,13 @@ struct RelativeAttentionBias {
 
   /// -> bias [heads * tokens, tokens]: what is added to the scores of each head
   template <class Context>
-  void forward(Context&, const T5Config& config, std::size_t tokens, Matrix<float> bias) const {
-    const auto values = weight.values();
-    for (std::size_t query = 0; query < tokens; ++query)
-      for (std::size_t key = 0; key < tokens; ++key) {
-        const auto relative = static_cast<std::ptrdiff_t>(key) - static_cast<std::ptrdiff_t>(query);
-        const std::size_t bucket =
-            relative_position_bucket(relative, config.buckets, config.maximum_distance);
-        for (std::size_t head = 0; head < config.heads; ++head)
-          bias(head * tokens + query, key) = values[bucket * config.heads + head];
-      }
+  void forward(Context& ctx, const T5Config& config, std::size_t tokens, Matrix<float> bias) const {
+    std::vector<std::int32_t> buckets;  // by key minus query, from 1 - tokens on
+    for (std::size_t at = 1; at < 2 * tokens; ++at)
+      buckets.push_back(static_cast<std::int32_t>(relative_position_bucket(
+          static_cast<std::ptrdiff_t>(at) - static_cast<std::ptrdiff_t>(tokens), config.buckets,
+          config.maximum_distance)));
+    relative_bias(ctx, weight, buckets, bias);
   }
 };
 

@@ -37,11 +37,12 @@ struct Options {
   std::string offload_to_disk;
   std::optional<std::size_t> lookahead;
   std::string device = "auto";
+  std::string pin_budget;
   int threads = 0;
 
   bool vae_tiling = false, vae_slicing = false;
   std::string latents, prompt_embeds;
-  std::string output = "flux.png", output_latents, report;
+  std::string output = "flux.png", output_latents, report, trace;
   bool compare = false, quiet = false;
 
   /// Declares every option on `app`, writing into this object.
@@ -105,6 +106,9 @@ struct Options {
 
     const auto machine = "Machine";
     app.add_option("--device", device, "auto, host or cuda[:i]")->capture_default_str()->group(machine);
+    app.add_option("--pin-budget", pin_budget,
+                   "GPU: most bytes of home memory to pin (suffixes K, M, G, KiB, ...); all, where it is not given")
+        ->group(machine);
     app.add_option("--threads", threads, "threads on the host; 0 takes every core")
         ->check(CLI::Range(0, 4096))
         ->capture_default_str()
@@ -121,6 +125,8 @@ struct Options {
     app.add_option("--output-latents", output_latents, "safetensors file for the final packed `latents`")
         ->group(files);
     app.add_option("--report", report, "JSON file with times, bytes and stalls")->group(files);
+    app.add_option("--trace", trace, "GPU: JSON timeline of modules and transfers, for chrome://tracing or Perfetto")
+        ->group(files);
     app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table");
     app.add_flag("--quiet", quiet, "print nothing but errors");
   }

@@ -15,6 +15,8 @@
 
 #include "common/torch_random.hpp"
 #include "ebb/module/call.hpp"
+#include "ebb/ops/loop.hpp"
+#include "ebb/ops/transfer.hpp"
 #include "flux/latents.hpp"
 #include "flux/model.hpp"
 #include "flux/request.hpp"
@@ -141,12 +143,17 @@ detail::Encoded<typename Context::element> encode_prompts(Context& ctx, T5Contex
   const std::size_t pooled_width = model.text_encoder.config.width;
   const std::size_t text_width = model.text_encoder_2.config.width;
   encoded.pooled.resize(batch * pooled_width);
-  call(ctx, model.text_encoder, std::span<const std::int32_t>(clip_ids), batch,
-       Matrix<T>(encoded.pooled.data(), batch, pooled_width));
   using Wide = typename T5Context::element;
   std::vector<Wide> states(t5_ids.size() * text_width);
-  call(ctx_t5, model.text_encoder_2, std::span<const std::int32_t>(t5_ids), batch,
-       Matrix<Wide>(states.data(), t5_ids.size(), text_width));
+  {
+    const auto frame = ctx.workspace().frame();
+    const auto pooled = ctx.matrix(batch, pooled_width);
+    call(ctx, model.text_encoder, std::span<const std::int32_t>(clip_ids), batch, pooled);
+    download(ctx, pooled.elements(), std::span(encoded.pooled));
+    const auto last = ctx_t5.matrix(t5_ids.size(), text_width);
+    call(ctx_t5, model.text_encoder_2, std::span<const std::int32_t>(t5_ids), batch, last);
+    download(ctx_t5, last.elements(), std::span(states));
+  }
   if constexpr (std::is_same_v<Wide, T>) {
     encoded.states = std::move(states);
   } else {
@@ -156,6 +163,50 @@ detail::Encoded<typename Context::element> encode_prompts(Context& ctx, T5Contex
   }
   return encoded;
 }
+
+namespace detail {
+
+/// One side of classifier-free guidance during the loop: what the transformer reads, in the context's memory.
+template <class T>
+struct Branch {
+  Sequence sequence;
+  Matrix<const T> states;           // [batch * text_tokens, text_width]
+  std::span<const T> pooled;        // [batch, pooled_width], in host memory
+  Matrix<T> table;                  // [steps_at_once * batch, modulation_width]
+  Matrix<T> modulation;             // [batch, modulation_width]: the rows of the step that runs
+
+  template <class Context>
+  static Branch make(Context& ctx, const Transformer& transformer, const Encoded<T>& encoded, std::size_t batch,
+                     std::size_t rows, std::size_t columns, std::size_t steps_at_once) {
+    const TransformerConfig& config = transformer.config;
+    return {.sequence = Sequence::make(ctx, RotaryTables::make(config, encoded.tokens, rows, columns), batch,
+                                       rows * columns),
+            .states = {uploaded(ctx, std::span<const T>(encoded.states)).data(), batch * encoded.tokens,
+                       config.text_width},
+            .pooled = encoded.pooled,
+            .table = ctx.matrix(steps_at_once * batch, transformer.modulation_width()),
+            .modulation = ctx.matrix(batch, transformer.modulation_width())};
+  }
+
+  /// Fills the table for steps of these timesteps (0..1).
+  template <class Context>
+  void modulate(Context& ctx, const Transformer& transformer, std::span<const float> timesteps, float guidance) const {
+    const auto frame = ctx.workspace().frame();
+    const std::size_t batch = modulation.rows;
+    const std::size_t count = timesteps.size() * batch;
+    std::vector<T> repeated;
+    std::vector<float> each;
+    for (const float timestep : timesteps) {
+      repeated.insert(repeated.end(), pooled.begin(), pooled.end());
+      each.insert(each.end(), batch, timestep);
+    }
+    const Matrix<const T> rows(uploaded(ctx, std::span<const T>(repeated)).data(), count,
+                               transformer.config.pooled_width);
+    transformer.modulate(ctx, each, std::vector<float>(count, guidance), rows, table.rows_from(0, count));
+  }
+};
+
+}  // namespace detail
 
 /// FluxPipeline's `__call__`: text, noise, denoising loop, decoding. Weights must be loaded and reachable through
 /// `ctx.enter`; `ctx_t5` is the context of T5 (the same, or float32 where activations are float16). `progress` may
@@ -196,76 +247,86 @@ Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request req
   progress("text", 1, 1);
 
   const detail::Stopwatch denoise_watch;
-  std::vector<T> latents(checked_product(batch * tokens, config.channels));
-  const Matrix<T> packed(latents.data(), batch * tokens, config.channels);
+  ctx.workspace().release();
+  std::vector<T> host_latents(checked_product(batch * tokens, config.channels));
+  const Matrix<T> packed(host_latents.data(), batch * tokens, config.channels);
   if (request.latents.empty()) {
-    std::vector<T> noise(latents.size());
+    std::vector<T> noise(host_latents.size());
     examples::TorchGenerator(request.seed).randn(std::span<T>(noise));
     pack_latents<T>(noise, batch, config.channels / 4, rows, columns, packed);
   } else {
-    std::transform(request.latents.values.begin(), request.latents.values.end(), latents.begin(),
+    std::transform(request.latents.values.begin(), request.latents.values.end(), host_latents.begin(),
                    [](float value) { return static_cast<T>(value); });
   }
   auto scheduler = model.scheduler;
   scheduler.set_timesteps(request.steps, tokens);
-  const auto sequence_of = [&](const detail::Encoded<T>& encoded, const RotaryTables& rotary) {
-    return Sequence{batch, encoded.tokens, tokens, rotary};
-  };
-  const RotaryTables rotary = RotaryTables::make(config, positive.tokens, rows, columns);
-  const RotaryTables negative_rotary = request.uses_cfg() && negative.tokens != positive.tokens
-                                           ? RotaryTables::make(config, negative.tokens, rows, columns)
-                                           : rotary;
-  std::vector<T> velocity(latents.size()), unconditional(request.uses_cfg() ? latents.size() : 0);
-  const auto predict = [&](const detail::Encoded<T>& encoded, const RotaryTables& tables, float timestep,
-                           std::vector<T>& out) {
-    // t / 1000 in the activation type, as the reference passes it
-    const float passed =
-        static_cast<float>(static_cast<T>(static_cast<float>(static_cast<T>(timestep)) / 1000.0f));
-    call(ctx, model.transformer, sequence_of(encoded, tables), packed,
-         Matrix<const T>(encoded.states.data(), batch * encoded.tokens, config.text_width),
-         Matrix<const T>(encoded.pooled.data(), batch, config.pooled_width), passed,
-         static_cast<float>(request.guidance), Matrix<T>(out.data(), batch * tokens, config.channels));
-  };
-  progress("denoise", 0, request.steps);
-  for (std::size_t step = 0; step < request.steps; ++step) {
-    const detail::Stopwatch step_watch;
-    const auto timestep = static_cast<float>(scheduler.timesteps()[step]);
-    predict(positive, rotary, timestep, velocity);
-    if (request.uses_cfg()) {
-      predict(negative, negative_rotary, timestep, unconditional);
-      const auto scale = static_cast<float>(request.true_cfg);
-      for (std::size_t i = 0; i < velocity.size(); ++i) {
-        const auto base = static_cast<float>(unconditional[i]);
-        const auto difference = static_cast<float>(static_cast<T>(static_cast<float>(velocity[i]) - base));
-        velocity[i] = static_cast<T>(base + static_cast<float>(static_cast<T>(scale * difference)));
+  {
+    const auto frame = ctx.workspace().frame();
+    // Conditioning for this many steps at a time: its table is small beside the weights that make it.
+    const std::size_t steps_at_once = std::min(request.steps, std::max<std::size_t>(64 / batch, 1));
+    std::vector<detail::Branch<T>> branches;
+    for (const detail::Encoded<T>* encoded : {&positive, &negative})
+      if (!encoded->states.empty())
+        branches.push_back(detail::Branch<T>::make(ctx, model.transformer, *encoded, batch, rows, columns, steps_at_once));
+    const Matrix<T> latents(uploaded(ctx, std::span<const T>(host_latents)).data(), packed.rows, packed.columns);
+    std::vector<Matrix<T>> velocities(branches.size());
+    for (auto& velocity : velocities) velocity = ctx.matrix(packed.rows, packed.columns);
+    std::vector<float> step_widths;
+    for (std::size_t step = 0; step < request.steps; ++step)
+      step_widths.push_back(scheduler.template step_width<T>(step));
+    const Matrix<const float> widths(uploaded(ctx, std::span<const float>(step_widths)).data(), request.steps, 1);
+    const Matrix<float> width(ctx.template array<float>(1).data(), 1, 1);
+
+    const auto prepare = [&](std::size_t step) {
+      if (step % steps_at_once == 0) {
+        std::vector<float> timesteps;  // t / 1000 in the activation type, as the reference passes it
+        for (std::size_t at = step; at < std::min(step + steps_at_once, request.steps); ++at)
+          timesteps.push_back(static_cast<float>(
+              static_cast<T>(static_cast<float>(static_cast<T>(scheduler.timesteps()[at])) / 1000.0f)));
+        for (const auto& branch : branches)
+          branch.modulate(ctx, model.transformer, timesteps, static_cast<float>(request.guidance));
       }
-    }
-    scheduler.template step<T>(step, velocity, latents);
-    result.step_seconds.push_back(step_watch.seconds());
-    progress("denoise", step + 1, request.steps);
+      for (const auto& branch : branches)
+        copy(ctx, branch.table.rows_from(step % steps_at_once * batch, batch), branch.modulation);
+      copy(ctx, widths.rows_from(step, 1), width);
+    };
+    const auto body = [&] {
+      for (std::size_t side = 0; side < branches.size(); ++side)
+        call(ctx, model.transformer, branches[side].sequence, latents, branches[side].states, branches[side].modulation,
+             velocities[side]);
+      if (branches.size() == 2)
+        guide(ctx, velocities[0], velocities[1], static_cast<float>(request.true_cfg), velocities[0]);
+      add_scaled(ctx, velocities[0], width.elements(), latents);
+    };
+    progress("denoise", 0, request.steps);
+    repeat(ctx, request.steps, prepare, body, [&](std::size_t step, double seconds) {
+      result.step_seconds.push_back(seconds);
+      progress("denoise", step + 1, request.steps);
+    });
+    download(ctx, latents.elements(), std::span(host_latents));
   }
-  result.latents = {batch, tokens, config.channels, std::vector<float>(latents.begin(), latents.end())};
+  result.latents = {batch, tokens, config.channels, std::vector<float>(host_latents.begin(), host_latents.end())};
   result.denoise_seconds = denoise_watch.seconds();
 
   const detail::Stopwatch decode_watch;
   progress("decode", 0, 1);
-  {
-    const auto frame = ctx.workspace().frame();
-    const auto unpacked = ctx.image(batch, 2 * rows, 2 * columns, config.channels / 4);
-    unpack_latents<T>(packed, rows, columns, model.vae.config.scaling, model.vae.config.shift, unpacked);
-    const auto decoded = ctx.image(batch, request.height, request.width, 3);
-    decode(ctx, model.vae, unpacked, request.slicing, request.tiling, decoded);
-    for (std::size_t item = 0; item < batch; ++item) {
-      Picture picture{request.width, request.height, std::vector<std::uint8_t>(request.height * request.width * 3)};
-      const T* values = decoded.data + item * picture.rgb.size();
-      for (std::size_t i = 0; i < picture.rgb.size(); ++i) {
-        const float half = static_cast<float>(static_cast<T>(static_cast<float>(values[i]) * 0.5f));
-        const float shifted = static_cast<float>(static_cast<T>(half + 0.5f));
-        const float level = std::nearbyint(std::clamp(shifted, 0.0f, 1.0f) * 255.0f);
-        picture.rgb[i] = static_cast<std::uint8_t>(level >= 0.0f ? level : 0.0f);  // NaN becomes black
-      }
-      result.pictures.push_back(std::move(picture));
+  ctx.workspace().release();  // its pieces have the sizes of the loop's activations
+  std::vector<T> unpacked_values(host_latents.size());
+  std::vector<T> decoded_values(checked_product(batch * request.height, request.width * 3));
+  const Image<T> unpacked{unpacked_values.data(), batch, 2 * rows, 2 * columns, config.channels / 4};
+  const Image<T> decoded{decoded_values.data(), batch, request.height, request.width, 3};
+  unpack_latents<T>(packed, rows, columns, model.vae.config.scaling, model.vae.config.shift, unpacked);
+  decode(ctx, model.vae, unpacked, request.slicing, request.tiling, decoded);
+  for (std::size_t item = 0; item < batch; ++item) {
+    Picture picture{request.width, request.height, std::vector<std::uint8_t>(request.height * request.width * 3)};
+    const T* values = decoded.data + item * picture.rgb.size();
+    for (std::size_t i = 0; i < picture.rgb.size(); ++i) {
+      const float half = static_cast<float>(static_cast<T>(static_cast<float>(values[i]) * 0.5f));
+      const float shifted = static_cast<float>(static_cast<T>(half + 0.5f));
+      const float level = std::nearbyint(std::clamp(shifted, 0.0f, 1.0f) * 255.0f);
+      picture.rgb[i] = static_cast<std::uint8_t>(level >= 0.0f ? level : 0.0f);  // NaN becomes black
     }
+    result.pictures.push_back(std::move(picture));
   }
   result.decode_seconds = decode_watch.seconds();
   progress("decode", 1, 1);

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
+#include <limits>
+#include <memory>
 #include <ostream>
 #include <span>
 #include <string>
@@ -19,6 +21,7 @@
 #include "common/interrupt.hpp"
 #include "common/png.hpp"
 #include "common/progress.hpp"
+#include "ebb/io/atomic_file.hpp"
 #include "ebb/io/safetensors.hpp"
 #include "ebb/io/safetensors_writer.hpp"
 #include "flux/engine.hpp"
@@ -118,7 +121,7 @@ inline void write_pictures(const Options& options, const Request& request, const
 /// An error before minutes of work, not after them. @throws FileError
 inline void check_writable(const std::filesystem::path& path) {
   if (path.empty()) return;
-  examples::AtomicFile probe(path);
+  AtomicFile probe(path);
 }
 
 inline OffloadSpec policy_of(const Options& options) {
@@ -129,6 +132,19 @@ inline OffloadSpec policy_of(const Options& options) {
         return OffloadSpec(policy);
       },
       OffloadSpec::parse(options.offload).policy());
+}
+
+/// The device that the options name. @throws ConfigError
+inline std::unique_ptr<Machine> machine_of(const Options& options, int threads) {
+  const std::string& device = options.device;
+  const bool indexed = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
+                       device.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (device == "host" || (device == "auto" && !cuda_available())) return host_machine(threads);
+  if (device != "auto" && device != "cuda" && !indexed)
+    throw ConfigError(concat("--device ", device, ": expected auto, host, cuda or cuda:INDEX"));
+  return cuda_machine(indexed ? std::stoi(device.substr(5)) : 0,
+                      options.pin_budget.empty() ? std::numeric_limits<std::size_t>::max()
+                                                 : parse_bytes(options.pin_budget));
 }
 
 /// Reports progress to the terminal and stops the run when the user asks for it.
@@ -159,26 +175,28 @@ inline int largest_difference(const Result& a, const Result& b) {
 
 /// The guide's rows, one after another, as a Markdown table. The last column is the largest difference of a picture's
 /// value from the second row's: 0 for all offload policies.
-inline void compare(const Options& options, Model& model, const Weights& weights, const Request& request, int threads,
-                    std::ostream& out) {
+inline void compare(const Options& options, Model& model, const Weights& weights, const Request& request,
+                    Machine& machine, std::ostream& out) {
   struct Row {
     const char* label;
     OffloadSpec policy;
-    host::Fusion fusion;
+    Fusion fusion;
   };
-  const std::vector<Row> rows{{"quantized", OffloadSpec(NoOffload{}), host::Fusion::off},
-                              {"+ fused kernels", OffloadSpec(NoOffload{}), host::Fusion::on},
-                              {"+ model offload", OffloadSpec(ModelOffload{}), host::Fusion::on},
-                              {"+ group offload, block", OffloadSpec(BlockOffload{}), host::Fusion::on},
-                              {"+ group offload, leaf", OffloadSpec(LeafOffload{}), host::Fusion::on}};
+  const std::vector<Row> rows{{"quantized", OffloadSpec(NoOffload{}), Fusion::off},
+                              {"+ fused kernels", OffloadSpec(NoOffload{}), Fusion::on},
+                              {"+ model offload", OffloadSpec(ModelOffload{}), Fusion::on},
+                              {"+ group offload, block", OffloadSpec(BlockOffload{}), Fusion::on},
+                              {"+ group offload, leaf", OffloadSpec(LeafOffload{}), Fusion::on}};
   std::vector<Result> results;
   std::vector<Traffic> traffic;
+  const auto pins = machine.pin(weights);  // once for all rows
   examples::Progress progress(std::cerr, options.quiet ? examples::ProgressStyle::quiet : examples::progress_style());
   for (const Row& row : rows) {
     if (!options.quiet) std::cerr << row.label << '\n';
-    HostEngine engine(model, weights, {row.policy, options.exclude, row.fusion}, options.compute_type(), threads);
-    results.push_back(engine.run(request, detail::watcher(progress)));
-    traffic.push_back(engine.traffic());
+    const auto engine =
+        machine.engine(model, weights, {{row.policy, options.exclude}, options.compute_type(), row.fusion});
+    results.push_back(engine->run(request, detail::watcher(progress)));
+    traffic.push_back(engine->traffic());
   }
   out << "| | text, s | denoise, s | decode, s | total, s | weights, peak | activations, peak | moved | difference |\n"
       << "|---|---|---|---|---|---|---|---|---|\n"
@@ -196,16 +214,16 @@ inline void compare(const Options& options, Model& model, const Weights& weights
 /// The whole program. Tables and nothing else go to `out`; progress and warnings go to standard error.
 /// @throws Error, examples::Interrupted
 inline void run(const Options& options, std::ostream& out) {
-  if (options.device != "auto" && options.device != "host")
-    throw ConfigError(concat("--device ", options.device, ": this build runs on the host only; use auto or host"));
   const int threads = options.threads > 0 ? options.threads
                                           : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const Placement placement{detail::policy_of(options), options.exclude, host::Fusion::on};
+  const auto machine = detail::machine_of(options, threads);
+  const Placement placement{detail::policy_of(options), options.exclude};
   const WeightOptions weight_options{options.plan(), options.compute_type(), threads, options.offload_to_disk};
   Request request = detail::request_of(options);
   if (!options.compare) detail::check_writable(detail::numbered(options.output, 0, request.batch()));
   detail::check_writable(options.output_latents);
   detail::check_writable(options.report);
+  detail::check_writable(options.trace);
 
   examples::Progress progress(std::cerr, options.quiet ? examples::ProgressStyle::quiet : examples::progress_style());
   Model model = Model::open(options.model);
@@ -221,16 +239,18 @@ inline void run(const Options& options, std::ostream& out) {
   };
   warn(warnings);
   examples::throw_if_interrupted();
-  if (options.compare) return compare(options, model, weights, request, threads, out);
+  if (options.compare) return compare(options, model, weights, request, *machine, out);
 
-  HostEngine engine(model, weights, placement, options.compute_type(), threads);
-  const Result result = engine.run(request, detail::watcher(progress));
+  const auto engine = machine->engine(
+      model, weights, {.placement = placement, .compute = options.compute_type(), .trace = options.trace});
+  warn(machine->warnings());
+  const Result result = engine->run(request, detail::watcher(progress));
   warn(result.warnings);
   detail::write_pictures(options, request, result);
   if (!options.output_latents.empty()) detail::write_latents(options.output_latents, result.latents);
   if (!options.report.empty())
-    write_report(options.report, to_json(request, weights.report(), result, engine.traffic(),
-                                         placement.policy.text(), options.compute, "host", threads));
+    write_report(options.report, to_json(request, weights.report(), result, engine->traffic(),
+                                         placement.policy.text(), options.compute, machine->name(), threads));
 }
 
 }  // namespace ebb::flux

@@ -7,8 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "common/output_file.hpp"
+#include "ebb/io/atomic_file.hpp"
 #include "ebb/io/footprint.hpp"
+#include "ebb/offload/group.hpp"
 #include "flux/request.hpp"
 
 namespace ebb::flux {
@@ -23,6 +24,14 @@ struct Traffic {
   std::size_t misses = 0;                // units that had not been fetched ahead
   std::size_t stalls = 0;                // times that compute waited for a transfer
   double stall_seconds = 0;              // how long in all
+  std::size_t driver_bytes = 0;          // GPU: all memory taken, as the driver counts it; 0 on the host
+
+  /// Counts what happened between two states of an offload group.
+  void count(const OffloadStatistics& before, const OffloadStatistics& after) {
+    bytes_moved = after.bytes_moved - before.bytes_moved;
+    copies = after.copies - before.copies;
+    misses = after.misses - before.misses;
+  }
 };
 
 /// How the weights came into memory.
@@ -66,6 +75,7 @@ inline nlohmann::json to_json(const Request& request, const LoadReport& load, co
           {"device_peak_bytes", traffic.arena_bytes + traffic.workspace_bytes},
           {"arena_peak_bytes", traffic.arena_bytes},
           {"workspace_peak_bytes", traffic.workspace_bytes},
+          {"driver_bytes", traffic.driver_bytes},
           {"bytes_moved", traffic.bytes_moved},
           {"bytes_moved_per_step", request.steps == 0 ? 0 : traffic.denoise_bytes_moved / request.steps},
           {"copies", traffic.copies},
@@ -77,10 +87,7 @@ inline nlohmann::json to_json(const Request& request, const LoadReport& load, co
 
 /// Writes `report` as indented JSON; the file appears complete or not at all. @throws FileError
 inline void write_report(const std::filesystem::path& path, const nlohmann::json& report) {
-  const std::string text = report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  examples::AtomicFile file(path);
-  file.write(text.data(), text.size());
-  file.commit();
+  AtomicFile::write_text(path, report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace ebb::flux

@@ -7,6 +7,7 @@
 #include <span>
 #include <tuple>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "common/config_file.hpp"
@@ -14,6 +15,7 @@
 #include "ebb/nn/linear.hpp"
 #include "ebb/nn/norm.hpp"
 #include "ebb/ops/attention.hpp"
+#include "ebb/ops/transfer.hpp"
 
 namespace ebb::flux {
 
@@ -83,21 +85,25 @@ struct RotaryTables {
     }
     return tables;
   }
-  Matrix<const float> cosine_rows(std::size_t first, std::size_t count) const {
-    return Matrix<const float>(cosines.data(), tokens, head_dim).rows_from(first, count);
-  }
-  Matrix<const float> sine_rows(std::size_t first, std::size_t count) const {
-    return Matrix<const float>(sines.data(), tokens, head_dim).rows_from(first, count);
-  }
 };
 
-/// Extents and tables that all blocks share in one forward.
+/// Extents and tables that all blocks share in one forward. Text comes before image in each item.
 struct Sequence {
-  std::size_t batch;
-  std::size_t text_tokens;
-  std::size_t image_tokens;
-  const RotaryTables& rotary;
+  std::size_t batch = 0;
+  std::size_t text_tokens = 0;
+  std::size_t image_tokens = 0;
+  Matrix<const float> cosines, sines;  // [tokens, head_dim], in the context's memory
   std::size_t tokens() const { return text_tokens + image_tokens; }
+
+  /// Copies the tables to the context's workspace, where they live until the enclosing frame ends.
+  template <class Context>
+  static Sequence make(Context& ctx, const RotaryTables& tables, std::size_t batch, std::size_t image_tokens) {
+    const auto table = [&](const std::vector<float>& values) {
+      return Matrix<const float>(uploaded(ctx, std::span<const float>(values)).data(), tables.tokens, tables.head_dim);
+    };
+    const Matrix<const float> cosines = table(tables.cosines);
+    return {batch, tables.tokens - image_tokens, image_tokens, cosines, table(tables.sines)};
+  }
 };
 
 /// float16 only: the reference clips residual streams to the largest finite value.
@@ -137,6 +143,7 @@ struct Embedder {
 
 /// Sum of the embeddings of timestep, guidance (dev only) and pooled text.
 struct Conditioning {
+  static constexpr bool hoisted = true;
   Embedder timestep;
   Maybe<Embedder> guidance;
   Embedder text;
@@ -146,7 +153,7 @@ struct Conditioning {
     return std::tuple{field{"timestep_embedder", &C::timestep}, field{"guidance_embedder", &C::guidance},
                       field{"text_embedder", &C::text}};
   }
-  /// timesteps, guidances [batch], both already times 1000; pooled [batch, pooled_width] -> y [batch, width]
+  /// timesteps, guidances [rows] in host memory, both already times 1000; pooled [rows, pooled_width] -> y [rows, width]
   template <class Context>
   void forward(Context& ctx, std::span<const float> timesteps, std::span<const float> guidances,
                Matrix<const typename Context::element> pooled, Matrix<typename Context::element> y) const {
@@ -163,8 +170,10 @@ struct Conditioning {
   static constexpr std::size_t sinusoids = 256;
 };
 
-/// The linear that turns the conditioning into shifts, scales and gates (AdaLN).
+/// The linear that turns the conditioning into shifts, scales and gates (AdaLN). These linears are more than a quarter
+/// of FLUX.1's weights and depend on nothing that changes within a step, so that they run before the loop.
 struct Modulation {
+  static constexpr bool hoisted = true;
   nn::Linear linear;
 
   static consteval auto members() { return std::tuple{field{"linear", &Modulation::linear}}; }
@@ -214,7 +223,7 @@ void project(Context& ctx, const nn::Linear& query, const nn::Linear& key, const
   const auto turn = [&](const nn::HeadNorm& norm, auto& target) {
     for (std::size_t item = 0; item < sequence.batch; ++item)
       call(ctx, norm, target.rows_from(item * sequence.tokens() + first, tokens),
-           sequence.rotary.cosine_rows(first, tokens), sequence.rotary.sine_rows(first, tokens));
+           sequence.cosines.rows_from(first, tokens), sequence.sines.rows_from(first, tokens));
   };
   each(query, q);
   each(key, k);
@@ -263,20 +272,28 @@ struct DoubleBlock {
             square,     square,     norm,   norm,   square, square, feed_forward, feed_forward};
   }
 
+  static constexpr std::size_t modulation_chunks = 12;  // of width columns: image, then text
+  /// active [rows, width], the conditioning after SiLU -> modulation [rows, modulation_chunks * width]
+  template <class Context>
+  void modulate(Context& ctx, Matrix<const typename Context::element> active,
+                Matrix<typename Context::element> modulation) const {
+    const std::size_t half = modulation.columns / 2;
+    call(ctx, image_modulation, active, modulation.columns_from(0, half));
+    call(ctx, text_modulation, active, modulation.columns_from(half, half));
+  }
+
   /// image [batch * image_tokens, width] and text [batch * text_tokens, width], updated in place;
-  /// active [batch, width]: the conditioning after SiLU
+  /// modulation [batch, modulation_chunks * width]
   template <class Context>
   void forward(Context& ctx, const TransformerConfig& config, const Sequence& sequence,
-               Matrix<const typename Context::element> active, Matrix<typename Context::element> image,
+               Matrix<const typename Context::element> modulation, Matrix<typename Context::element> image,
                Matrix<typename Context::element> text) const {
     const auto frame = ctx.workspace().frame();
     const std::size_t width = config.width();
-    const auto mod_image = ctx.matrix(sequence.batch, 6 * width);
-    const auto mod_text = ctx.matrix(sequence.batch, 6 * width);
-    call(ctx, image_modulation, active, mod_image);
-    call(ctx, text_modulation, active, mod_text);
-    const auto chunk = [&](const auto& modulation, std::size_t index) {
-      return modulation.columns_from(index * width, width);
+    const auto mod_image = modulation.columns_from(0, 6 * width);
+    const auto mod_text = modulation.columns_from(6 * width, 6 * width);
+    const auto chunk = [&](const auto& chunks, std::size_t index) {
+      return chunks.columns_from(index * width, width);
     };
     const auto image_normed = ctx.matrix(image.rows, width);
     const auto text_normed = ctx.matrix(text.rows, width);
@@ -297,12 +314,12 @@ struct DoubleBlock {
               sequence.text_tokens, text_normed, q, k, v);
       attention(ctx, q, k, v, attention_shape(config, sequence),
                 1.0f / std::sqrt(static_cast<float>(config.head_dim)), AttentionMask::none, {}, attended);
-      const auto finish = [&](const nn::Linear& out, auto& stream, auto& modulation, std::size_t first,
+      const auto finish = [&](const nn::Linear& out, auto& stream, auto& chunks, std::size_t first,
                               std::size_t tokens) {
         for (std::size_t item = 0; item < sequence.batch; ++item) {
           const auto target = stream.rows_from(item * tokens, tokens);
           call(ctx, out, attended.rows_from(item * sequence.tokens() + first, tokens), target,
-               GatedResidual{chunk(modulation, 2).rows_from(item, 1), tokens, target});
+               GatedResidual{chunk(chunks, 2).rows_from(item, 1), tokens, target});
         }
       };
       finish(image_out, image, mod_image, sequence.text_tokens, sequence.image_tokens);
@@ -344,14 +361,14 @@ struct SingleBlock {
             nn::Linear::make(5 * width, width)};
   }
 
-  /// joint [batch * tokens, width] in place, text before image in each item; active [batch, width]
+  static constexpr std::size_t modulation_chunks = 3;  // of width columns: shift, scale, gate
+
+  /// joint [batch * tokens, width] in place, text before image in each item; mod [batch, modulation_chunks * width]
   template <class Context>
   void forward(Context& ctx, const TransformerConfig& config, const Sequence& sequence,
-               Matrix<const typename Context::element> active, Matrix<typename Context::element> joint) const {
+               Matrix<const typename Context::element> mod, Matrix<typename Context::element> joint) const {
     const auto frame = ctx.workspace().frame();
     const std::size_t width = config.width();
-    const auto mod = ctx.matrix(sequence.batch, 3 * width);
-    call(ctx, modulation, active, mod);
     const auto normed = ctx.matrix(joint.rows, width);
     layer_norm_modulate(ctx, joint, mod.columns_from(0, width), mod.columns_from(width, width),
                         sequence.tokens(), 1e-6f, normed);
@@ -411,52 +428,85 @@ struct Transformer {
     return model;
   }
 
+  /// Columns of a modulation: the shifts, scales and gates of all blocks and of the last norm, in their order.
+  std::size_t modulation_width() const {
+    return (double_blocks.size() * DoubleBlock::modulation_chunks + single_blocks.size() * SingleBlock::modulation_chunks +
+            2) *
+           config.width();
+  }
+
+  /// Runs all that depends on (timestep, guidance, pooled text) alone, for any number of steps at once. timesteps
+  /// [rows] in 0..1 and guidance scales [rows] in host memory; pooled [rows, pooled_width] -> modulation
+  /// [rows, modulation_width()]
+  template <class Context>
+  void modulate(Context& ctx, std::span<const float> timesteps, std::span<const float> guidances,
+                Matrix<const typename Context::element> pooled, Matrix<typename Context::element> modulation) const {
+    using T = typename Context::element;
+    require(timesteps.size() == pooled.rows && guidances.size() == pooled.rows && modulation.rows == pooled.rows &&
+                pooled.columns == config.pooled_width && modulation.columns == modulation_width(),
+            "Flux: pooled must be [rows, pooled_projection_dim], modulation [rows, modulation_width]");
+    const auto frame = ctx.workspace().frame();
+    const std::size_t width = config.width();
+    // The reference rounds both to the activation type before and after the factor 1000.
+    const auto thousand = [](std::span<const float> values) {
+      std::vector<float> result;
+      for (const float value : values)
+        result.push_back(static_cast<float>(static_cast<T>(static_cast<float>(static_cast<T>(value)) * 1000.0f)));
+      return result;
+    };
+    const auto active = ctx.matrix(pooled.rows, width);
+    call(ctx, conditioning, thousand(timesteps), thousand(guidances), pooled, active);
+    silu(ctx, active, active);
+    std::size_t next = 0;
+    const auto columns = [&](std::size_t chunks) {
+      return modulation.columns_from(std::exchange(next, next + chunks * width), chunks * width);
+    };
+    for (const DoubleBlock& block : double_blocks) block.modulate(ctx, active, columns(DoubleBlock::modulation_chunks));
+    for (const SingleBlock& block : single_blocks)
+      call(ctx, block.modulation, active, columns(SingleBlock::modulation_chunks));
+    call(ctx, norm_out, active, columns(2));
+  }
+
   /// Predicts the velocity. latents, velocity [batch * image_tokens, channels];
-  /// text [batch * text_tokens, text_width]; pooled [batch, pooled_width]; timestep in 0..1 and guidance scale,
-  /// the same for the whole batch.
+  /// text [batch * text_tokens, text_width]; modulation [batch, modulation_width()]
   template <class Context>
   void forward(Context& ctx, const Sequence& sequence, Matrix<const typename Context::element> latents,
-               Matrix<const typename Context::element> text, Matrix<const typename Context::element> pooled,
-               float timestep, float guidance, Matrix<typename Context::element> velocity) const {
-    using T = typename Context::element;
+               Matrix<const typename Context::element> text, Matrix<const typename Context::element> modulation,
+               Matrix<typename Context::element> velocity) const {
     require(latents.rows == sequence.batch * sequence.image_tokens && latents.columns == config.channels,
             "Flux: latents must be [batch * image_tokens, in_channels]");
     require(text.rows == sequence.batch * sequence.text_tokens && text.columns == config.text_width,
             "Flux: text must be [batch * text_tokens, joint_attention_dim]");
-    require(pooled.rows == sequence.batch && pooled.columns == config.pooled_width,
-            "Flux: pooled must be [batch, pooled_projection_dim]");
-    require(sequence.rotary.tokens == sequence.tokens(), "Flux: the rotary tables have another length");
+    require(modulation.rows == sequence.batch && modulation.columns == modulation_width(),
+            "Flux: modulation must be [batch, modulation_width]");
+    require(sequence.cosines.rows == sequence.tokens(), "Flux: the rotary tables have another length");
     const auto frame = ctx.workspace().frame();
     const std::size_t width = config.width();
     const std::size_t batch = sequence.batch;
+    std::size_t next = 0;
+    const auto columns = [&](std::size_t chunks) {
+      return modulation.columns_from(std::exchange(next, next + chunks * width), chunks * width);
+    };
     const auto joint = ctx.matrix(batch * sequence.tokens(), width);
-    const auto active = ctx.matrix(batch, width);
     {
       const auto stream_frame = ctx.workspace().frame();
       const auto image = ctx.matrix(latents.rows, width);
       call(ctx, image_in, latents, image);
-      // The reference rounds both to the activation type before and after the factor 1000.
-      const auto thousand = [](float value) {
-        return static_cast<float>(static_cast<T>(static_cast<float>(static_cast<T>(value)) * 1000.0f));
-      };
-      const auto timesteps = ctx.template array<float>(batch);
-      const auto guidances = ctx.template array<float>(batch);
-      std::fill(timesteps.begin(), timesteps.end(), thousand(timestep));
-      std::fill(guidances.begin(), guidances.end(), thousand(guidance));
-      call(ctx, conditioning, timesteps, guidances, pooled, active);
-      silu(ctx, active, active);
       const auto words = ctx.matrix(text.rows, width);
       call(ctx, text_in, text, words);
-      for (const DoubleBlock& block : double_blocks) call(ctx, block, config, sequence, active, image, words);
+      for (const DoubleBlock& block : double_blocks)
+        call(ctx, block, config, sequence, columns(DoubleBlock::modulation_chunks), image, words);
       for (std::size_t item = 0; item < batch; ++item) {
-        T* row = joint.row(item * sequence.tokens());
-        row = std::copy_n(words.row(item * sequence.text_tokens), sequence.text_tokens * width, row);
-        std::copy_n(image.row(item * sequence.image_tokens), sequence.image_tokens * width, row);
+        const auto rows = joint.rows_from(item * sequence.tokens(), sequence.tokens());
+        copy(ctx, words.rows_from(item * sequence.text_tokens, sequence.text_tokens),
+             rows.rows_from(0, sequence.text_tokens));
+        copy(ctx, image.rows_from(item * sequence.image_tokens, sequence.image_tokens),
+             rows.rows_from(sequence.text_tokens, sequence.image_tokens));
       }
     }
-    for (const SingleBlock& block : single_blocks) call(ctx, block, config, sequence, active, joint);
-    const auto mod = ctx.matrix(batch, 2 * width);
-    call(ctx, norm_out, active, mod);
+    for (const SingleBlock& block : single_blocks)
+      call(ctx, block, config, sequence, columns(SingleBlock::modulation_chunks), joint);
+    const auto mod = columns(2);
     const auto normed = ctx.matrix(latents.rows, width);
     for (std::size_t item = 0; item < batch; ++item)
       layer_norm_modulate(

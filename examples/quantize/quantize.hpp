@@ -165,7 +165,7 @@ void quantize_component(Model& model, const std::filesystem::path& source, const
                                   .skip = skip};
   auto config = nlohmann::ordered_json::parse(std::ifstream(source / "config.json"));
   config["quantization_config"] = nlohmann::ordered_json::parse(stored.to_json().text());
-  ebb::AtomicFile::write(target / "config.json", config.dump(2) + "\n");
+  ebb::AtomicFile::write_text(target / "config.json", config.dump(2) + "\n");
 }
 
 /// Turns a FluxPipeline directory into one whose components are quantized as the plan says. What is not quantized is

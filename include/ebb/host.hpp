@@ -7,5 +7,7 @@
 #include "ebb/host/conv.hpp"
 #include "ebb/host/elementwise.hpp"
 #include "ebb/host/linear.hpp"
+#include "ebb/host/loop.hpp"
 #include "ebb/host/norm.hpp"
 #include "ebb/host/stream.hpp"
+#include "ebb/host/transfer.hpp"

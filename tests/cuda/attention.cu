@@ -195,8 +195,9 @@ void check_portable(std::size_t head_dim, const Options& options, unsigned seed)
     const double bound = (head_dim == 1 ? 3.0 : 1.0) * largest_error<T>;
     Problem<T> problem(shape, options, seed += 10);
     if constexpr (sizeof(T) == 2) {
-      if (head_dim <= 256) {
-        ebb::cuda::check(ebb::cuda::launch_portable_attention(problem.arguments(), nullptr));
+      const cudaError_t status = ebb::cuda::launch_portable_attention(problem.arguments(), nullptr);
+      if (head_dim <= 256 || status != cudaErrorNotSupported) {  // some devices have too little shared memory
+        ebb::cuda::check(status);
         CHECK(problem.error(on_host(problem.y)) <= bound);
         ebb::cuda::check(cudaMemset(problem.y.data(), 0xff, problem.y.size() * sizeof(T)));
       }
@@ -209,7 +210,7 @@ void check_portable(std::size_t head_dim, const Options& options, unsigned seed)
 template <class T>
 void check_portable() {
   unsigned seed = 1000;
-  for (const std::size_t head_dim : {1, 37, 40, 64, 96, 128, 160, 256, 512})
+  for (const std::size_t head_dim : {1, 37, 40, 64, 96, 128, 160, 256, 300, 512})
     for (const AttentionMask mask : {AttentionMask::none, AttentionMask::causal})
       for (const bool bias : {false, true}) {
         const std::size_t padding = head_dim % 2 == 0 ? 8 : 3;

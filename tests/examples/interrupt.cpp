@@ -11,7 +11,7 @@
 
 namespace {
 
-using ebb::examples::AtomicFile;
+using ebb::AtomicFile;
 using ebb::examples::Interrupted;
 using ebb::examples::interrupted;
 using ebb::examples::InterruptGuard;

@@ -38,7 +38,7 @@ struct Weight {
 
 template <Element T>
 void check_product(testing::Random& random, const FormatChoice& choice, DType dense, std::size_t m, std::size_t n,
-                   std::size_t k, int threads, host::Fusion fusion) {
+                   std::size_t k, int threads, Fusion fusion) {
   CAPTURE(choice.name());
   CAPTURE(m);
   CAPTURE(n);
@@ -87,7 +87,7 @@ TEST_CASE("a linear in every format equals plain loops over the dequantized weig
                                    {5, 257, 100}, {17, 128, 31}, {40, 300, 65}, {530, 9, 160}, {3, 64, 4096}};
   for (const auto& [m, n, k] : shapes)
     for (const int threads : {1, 2}) {
-      const auto fusion = random.below(4) == 0 ? host::Fusion::off : host::Fusion::on;
+      const auto fusion = random.below(4) == 0 ? Fusion::off : Fusion::on;
       for (const DType dense : {DType::f32, DType::f16, DType::bf16})
         check_product<float>(random, choice_of(Kind::dense), dense, m, n, k, threads, fusion);
       for (const Kind kind : {Kind::nf4, Kind::fp4})

@@ -103,7 +103,7 @@ TEST_CASE("CheckpointWriter: errors leave what was there") {
   {
     const ebb::testing::FileSizeLimit limit(100);
     CHECK(first_missing(message_of<ebb::FileError>([&] { save(directory.path(), 75); }),
-                        {directory.path().string(), "cannot write", "File too large"}) == "");
+                        {directory.path().string(), "cannot be written", "File too large"}) == "");
   }
   CHECK(directory.files() == 1);
   CHECK_THROWS_AS(CheckpointWriter(directory / "none", stem, tensors), ebb::FileError);

@@ -108,7 +108,7 @@ TEST_CASE("SafetensorsWriter: a full disk is an error with path and reason, and 
     SafetensorsWriter writer(path, {{"a", DType::u8, {bytes.size()}}});
     const ebb::testing::FileSizeLimit limit(50'000);
     CHECK(first_missing(message_of<FileError>([&] { writer.write("a", bytes); }),
-                        {path.string(), "cannot write", "File too large"}) == "");
+                        {path.string(), "cannot be written", "File too large"}) == "");
   }
   CHECK(directory.files() == 0);
   const ebb::testing::FileSizeLimit limit(10);

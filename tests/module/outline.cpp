@@ -131,3 +131,64 @@ TEST_CASE("a struct and its first member are told apart") {
   CHECK(static_cast<const void*>(&model.blocks[0]) == static_cast<const void*>(&model.blocks[0].first));
   CHECK(ebb::id_of(model.blocks[0]) != ebb::id_of(model.blocks[0].first));
 }
+
+namespace {
+
+struct Table {
+  ebb::Vector weight;
+  static constexpr bool stays_home = true;
+  static consteval auto members() { return std::tuple{ebb::field{"weight", &Table::weight}}; }
+};
+struct Scale {
+  ebb::Vector weight;
+  static consteval auto members() { return std::tuple{ebb::field{"weight", &Scale::weight}}; }
+};
+struct Conditioner {
+  static constexpr bool hoisted = true;
+  Scale in, out;
+  static consteval auto members() {
+    return std::tuple{ebb::field{"in", &Conditioner::in}, ebb::field{"out", &Conditioner::out}};
+  }
+};
+struct Layer {
+  static constexpr ebb::Level level = ebb::Level::block;
+  Scale first;
+  Conditioner conditioner;
+  Scale last;
+  static consteval auto members() {
+    return std::tuple{ebb::field{"first", &Layer::first}, ebb::field{"conditioner", &Layer::conditioner},
+                      ebb::field{"last", &Layer::last}};
+  }
+};
+struct Hoisting {
+  Table table;
+  ebb::Repeat<Layer> layers;
+  static consteval auto members() {
+    return std::tuple{ebb::field{"table", &Hoisting::table}, ebb::field{"layers", &Hoisting::layers}};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("hoisted modules lie between what stays at home and what moves, and are cut into units of their own") {
+  Hoisting model;
+  const auto vector = [] { return ebb::Vector(ebb::Shape{64}); };  // 256 bytes
+  model.table.weight = vector();
+  for (int layer = 0; layer < 2; ++layer)
+    model.layers.push_back({{vector()}, {{vector()}, {vector()}}, {vector()}});
+  const ebb::Outline outline = ebb::outline_of(model, "model");
+  CHECK(outline.hoisted_begin == 256);
+  CHECK(outline.begin == 256 + 4 * 256);
+  CHECK(outline.end == 9 * 256);
+  const auto blocks = ebb::units_of(outline, ebb::Level::block);
+  REQUIRE(blocks.size() == 2);
+  CHECK(blocks[0].begin == outline.begin);
+  CHECK(blocks[0].bytes() == 512);
+  CHECK(blocks[1].end == outline.end);
+  CHECK(ebb::units_of(outline, ebb::Level::leaf).size() == 4);
+  const auto hoisted = ebb::hoisted_units_of(outline);
+  REQUIRE(hoisted.size() == 4);
+  CHECK(hoisted.front().name == "layers.0.conditioner.in");
+  CHECK(hoisted.front().begin == 256);
+  CHECK(hoisted.back().end == outline.begin);
+}

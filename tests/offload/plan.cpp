@@ -171,3 +171,17 @@ TEST_CASE("empty pipelines, empty units, and units that are out of order or misa
   bad[0].units[1].begin = 513;
   CHECK_THROWS_AS((void)ebb::make_plan(ebb::LeafOffload{}, bad), ebb::ConfigError);
 }
+
+TEST_CASE("a transient component passes through a small ring under every policy") {
+  auto components = pipeline();
+  components.push_back(component("conditioning", {2, 2, 2, 2, 2, 2}));
+  components.back().residence = ebb::Residence::transient;
+  const ebb::Plan none = ebb::make_plan(ebb::NoOffload{}, components);
+  CHECK(none.arena_bytes == (43 + 6) * 256);  // three units of the six beside everything else
+  CHECK(streamed(none, 3) == 6);
+  const ebb::Plan model = ebb::make_plan(ebb::ModelOffload{}, components);
+  CHECK(model.arena_bytes == ebb::make_plan(ebb::ModelOffload{}, pipeline()).arena_bytes);
+  CHECK(streamed(model, 3) == 6);
+  const ebb::Plan home = ebb::make_plan(ebb::NoOffload{}, components, ebb::HomeMemory::computable);
+  CHECK(home.arena_bytes == 0);
+}

@@ -24,9 +24,9 @@ struct Matrix {
       : data(first), rows(row_count), columns(column_count), stride(row_stride) {}
   EBB_HOST_DEVICE constexpr Matrix(T* first, std::size_t row_count, std::size_t column_count)
       : Matrix(first, row_count, column_count, column_count) {}
-  EBB_HOST_DEVICE constexpr operator Matrix<const T>() const
-    requires(!std::is_const_v<T>)
-  {
+  template <class Const>
+  requires(std::is_same_v<Const, const T> && !std::is_const_v<T>) EBB_HOST_DEVICE constexpr operator Matrix<Const>()
+  const {
     return {data, rows, columns, stride};
   }
 
@@ -37,6 +37,11 @@ struct Matrix {
   EBB_HOST_DEVICE constexpr std::size_t size() const { return rows * columns; }
   EBB_HOST_DEVICE constexpr bool contiguous() const { return stride == columns || rows <= 1; }
 
+  /// All elements of a contiguous matrix.
+  constexpr std::span<T> elements() const {
+    require(contiguous(), "elements: the rows of the matrix are not neighbours in memory");
+    return {data, size()};
+  }
   /// Rows [first, first + count).
   constexpr Matrix rows_from(std::size_t first, std::size_t count) const {
     require(first <= rows && count <= rows - first, "rows_from: the rows asked for lie outside the matrix");
@@ -59,15 +64,16 @@ struct Image {
   std::size_t width = 0;
   std::size_t channels = 0;
 
-  EBB_HOST_DEVICE constexpr operator Image<const T>() const
-    requires(!std::is_const_v<T>)
-  {
+  template <class Const>
+  requires(std::is_same_v<Const, const T> && !std::is_const_v<T>) EBB_HOST_DEVICE constexpr operator Image<Const>()
+  const {
     return {data, batch, height, width, channels};
   }
   EBB_HOST_DEVICE constexpr T& operator()(std::size_t n, std::size_t y, std::size_t x, std::size_t c) const {
     return data[((n * height + y) * width + x) * channels + c];
   }
   EBB_HOST_DEVICE constexpr std::size_t size() const { return batch * height * width * channels; }
+  EBB_HOST_DEVICE constexpr std::span<T> elements() const { return {data, size()}; }
   /// One row a pixel: [batch * height * width, channels].
   EBB_HOST_DEVICE constexpr Matrix<T> pixels() const { return {data, batch * height * width, channels}; }
 };

@@ -16,43 +16,45 @@ namespace ebb::cuda {
 
 namespace detail {
 
-/// How the portable kernel divides its work; `dim` is the head dimension, padded with zeros.
+/// How the portable kernel divides its work; `dim` is the head dimension, padded with zeros. A thread block makes
+/// `value_dim` columns of the result: a large head is divided, because its sums would not fit the registers.
 template <int dim_>
 struct AttentionTile {
   static constexpr int dim = dim_;
+  static constexpr int value_dim = dim < 256 ? dim : 256;
+  static constexpr int parts = dim / value_dim;
   static constexpr int warps = 4;                         // 16 query rows each
   static constexpr int keys = dim <= 128 ? 64 : 32;       // rows of a key or value tile
   static constexpr bool query_in_registers = dim <= 128;  // else they are read again for each tile
   static constexpr int queries = 16 * warps;
   static constexpr int threads = 32 * warps;
-  static constexpr int row_bytes = 2 * dim;
-  static constexpr int query_bytes = queries * row_bytes;
-  static constexpr int key_bytes = keys * row_bytes;
-  static constexpr int stages = 2;
+  static constexpr int query_bytes = queries * 2 * dim;
+  static constexpr int key_bytes = keys * 2 * dim;
+  static constexpr int stage_bytes = key_bytes + keys * 2 * value_dim;
   /// Queries that live in registers pass through the memory of the second stage.
-  static constexpr int bytes = 2 * stages * key_bytes + (query_in_registers ? 0 : query_bytes);
-  static_assert(!query_in_registers || query_bytes <= 2 * key_bytes);
+  static constexpr int bytes = 2 * stage_bytes + (query_in_registers ? 0 : query_bytes);
+  static_assert(!query_in_registers || query_bytes <= stage_bytes);
 };
 
-/// Address of a 16-byte chunk of a row: chunks are permuted within groups of eight so that a column of eight rows meets
-/// no bank twice.
-template <class Tile>
+/// Address of a 16-byte chunk of a row of `columns` elements: chunks are permuted within groups of eight so that a column
+/// of eight rows meets no bank twice.
+template <int columns>
 __device__ inline std::uint32_t chunk_address(std::uint32_t base, int row, int chunk) {
-  return base + static_cast<std::uint32_t>(row * Tile::row_bytes + ((chunk ^ (row & 7)) << 4));
+  return base + static_cast<std::uint32_t>(row * 2 * columns + ((chunk ^ (row & 7)) << 4));
 }
 
-/// Starts copying `rows` rows of one head to shared memory; rows from `valid` on and columns from `head_dim` on are
-/// zeros. Rows that are not made of aligned 16-byte chunks are copied element by element.
-template <class Tile, int rows, class T>
+/// Starts copying `rows` rows of `columns` columns to shared memory; rows from `valid` on and columns from `head_dim` on
+/// are zeros. Rows that are not made of aligned 16-byte chunks are copied element by element.
+template <int columns, int rows, int threads, class T>
 __device__ inline void copy_rows(std::uint32_t to, const T* from, std::size_t stride, int valid, int head_dim,
                                  bool aligned) {
-  constexpr int chunks = Tile::dim / 8;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * chunks; i += Tile::threads) {
+  constexpr int chunks = columns / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < rows * chunks; i += threads) {
     const int row = i / chunks;
     const int chunk = i % chunks;
     const bool wanted = row < valid && 8 * chunk < head_dim;
     const T* source = from + static_cast<std::size_t>(row) * stride + 8 * chunk;
-    const std::uint32_t target = chunk_address<Tile>(to, row, chunk);
+    const std::uint32_t target = chunk_address<columns>(to, row, chunk);
     if (aligned) {
       copy_async(target, wanted ? source : from, wanted);
     } else {
@@ -74,7 +76,7 @@ template <class Tile, bool biased, class T>
 __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArguments<T> a, bool aligned) {
   extern __shared__ __align__(16) std::uint8_t portable_attention_memory[];
   const std::uint32_t memory = shared_address(portable_attention_memory);
-  const auto key_stage = [&](int tile) { return memory + static_cast<std::uint32_t>(tile % 2 * 2 * Tile::key_bytes); };
+  const auto key_stage = [&](int tile) { return memory + static_cast<std::uint32_t>(tile % 2 * Tile::stage_bytes); };
   const auto value_stage = [&](int tile) { return key_stage(tile) + Tile::key_bytes; };
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int warp = static_cast<int>(threadIdx.x / 32);
@@ -82,11 +84,13 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   const int query_tokens = static_cast<int>(a.shape.query_tokens);
   const int key_tokens = static_cast<int>(a.shape.key_tokens);
   const std::size_t column = blockIdx.y * a.shape.head_dim;
-  const int first_query = static_cast<int>(blockIdx.x) * Tile::queries;
+  const int first_query = static_cast<int>(blockIdx.x) / Tile::parts * Tile::queries;
+  const int first_value = static_cast<int>(blockIdx.x) % Tile::parts * Tile::value_dim;
+  const int value_columns = head_dim - first_value;
   const T* query =
       a.query + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(first_query)) * a.query_stride + column;
   const T* key = a.key + blockIdx.z * a.shape.key_tokens * a.key_stride + column;
-  const T* value = a.value + blockIdx.z * a.shape.key_tokens * a.value_stride + column;
+  const T* value = a.value + blockIdx.z * a.shape.key_tokens * a.value_stride + column + first_value;
   const bool causal = a.mask == AttentionMask::causal;
   const int ahead = key_tokens - query_tokens;  // a causal query sees keys up to its index plus this
   const int seen = causal ? min(key_tokens, first_query + Tile::queries + ahead) : key_tokens;
@@ -94,19 +98,20 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   const auto copy_tile = [&](int tile) {
     const int first = tile * Tile::keys;
     const int valid = key_tokens - first;
-    copy_rows<Tile, Tile::keys>(key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride,
+    copy_rows<Tile::dim, Tile::keys, Tile::threads>(key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride,
                                 valid, head_dim, aligned);
-    copy_rows<Tile, Tile::keys>(value_stage(tile), value + static_cast<std::size_t>(first) * a.value_stride,
-                                a.value_stride, valid, head_dim, aligned);
+    copy_rows<Tile::value_dim, Tile::keys, Tile::threads>(value_stage(tile),
+                                                          value + static_cast<std::size_t>(first) * a.value_stride,
+                                                          a.value_stride, valid, value_columns, aligned);
     copy_async_commit();
   };
 
-  const std::uint32_t query_memory = memory + (Tile::query_in_registers ? 2 : 4) * Tile::key_bytes;
-  copy_rows<Tile, Tile::queries>(query_memory, query, a.query_stride, query_tokens - first_query, head_dim, aligned);
+  const std::uint32_t query_memory = memory + (Tile::query_in_registers ? 1 : 2) * Tile::stage_bytes;
+  copy_rows<Tile::dim, Tile::queries, Tile::threads>(query_memory, query, a.query_stride, query_tokens - first_query, head_dim, aligned);
   copy_async_commit();
   copy_tile(0);
   const auto load_query = [&](std::uint32_t(&matrices)[4], int step) {
-    load_matrices(matrices, chunk_address<Tile>(query_memory, warp * 16 + lane % 16, 2 * step + lane / 16));
+    load_matrices(matrices, chunk_address<Tile::dim>(query_memory, warp * 16 + lane % 16, 2 * step + lane / 16));
   };
   std::uint32_t queries[Tile::query_in_registers ? Tile::dim / 16 : 1][4];
   copy_async_wait<1>();
@@ -127,7 +132,7 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
       bias_rows[row] =
           a.bias + (blockIdx.y * a.shape.query_tokens + static_cast<std::size_t>(min(rows[row], query_tokens - 1))) *
                        a.shape.key_tokens;
-  float output[Tile::dim / 8][4] = {};
+  float output[Tile::value_dim / 8][4] = {};
   float largest[2] = {-INFINITY, -INFINITY};  // in units of log2
   float sum[2] = {};
 #pragma unroll 1
@@ -159,7 +164,7 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
       for (int block = 0; block < Tile::keys / 16; ++block) {
         std::uint32_t keys[4];
         load_matrices(
-            keys, chunk_address<Tile>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+            keys, chunk_address<Tile::dim>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
         const auto& left = Tile::query_in_registers ? queries[Tile::query_in_registers ? step : 0] : reread;
         multiply_add<T>(scores[2 * block], left, keys[0], keys[1]);
         multiply_add<T>(scores[2 * block + 1], left, keys[2], keys[3]);
@@ -202,7 +207,7 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
         }
       sum[row] = sum[row] * factor + added;
 #pragma unroll
-      for (int block = 0; block < Tile::dim / 8; ++block) {
+      for (int block = 0; block < Tile::value_dim / 8; ++block) {
         output[block][2 * row] *= factor;
         output[block][2 * row + 1] *= factor;
       }
@@ -214,10 +219,10 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
                                         pack_pair<T>(scores[2 * step + 1][0], scores[2 * step + 1][1]),
                                         pack_pair<T>(scores[2 * step + 1][2], scores[2 * step + 1][3])};
 #pragma unroll
-      for (int block = 0; block < Tile::dim / 16; ++block) {
+      for (int block = 0; block < Tile::value_dim / 16; ++block) {
         std::uint32_t values[4];
         load_matrices_transposed(values,
-                                 chunk_address<Tile>(value_stage(tile), 16 * step + lane % 16, 2 * block + lane / 16));
+                                 chunk_address<Tile::value_dim>(value_stage(tile), 16 * step + lane % 16, 2 * block + lane / 16));
         multiply_add<T>(output[2 * block], weights, values[0], values[1]);
         multiply_add<T>(output[2 * block + 1], weights, values[2], values[3]);
       }
@@ -230,17 +235,17 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
     sum[row] += __shfl_xor_sync(~0u, sum[row], 2);
     const float inverse = 1.0f / sum[row];
     if (rows[row] >= query_tokens) continue;
-    T* out =
-        a.output + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(rows[row])) * a.output_stride + column;
+    T* out = a.output + (blockIdx.z * a.shape.query_tokens + static_cast<std::size_t>(rows[row])) * a.output_stride +
+             column + first_value;
 #pragma unroll
-    for (int block = 0; block < Tile::dim / 8; ++block) {
+    for (int block = 0; block < Tile::value_dim / 8; ++block) {
       const int at = 8 * block + 2 * (lane % 4);
       const float pair[2] = {output[block][2 * row] * inverse, output[block][2 * row + 1] * inverse};
-      if (aligned && at < head_dim) {
+      if (aligned && at < value_columns) {
         *reinterpret_cast<std::uint32_t*>(out + at) = pack_pair<T>(pair[0], pair[1]);
       } else {
-        if (at < head_dim) out[at] = T(pair[0]);
-        if (at + 1 < head_dim) out[at + 1] = T(pair[1]);
+        if (at < value_columns) out[at] = T(pair[0]);
+        if (at + 1 < value_columns) out[at + 1] = T(pair[1]);
       }
     }
   }
@@ -256,8 +261,11 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
                        chunked(a.value, a.value_stride) && chunked(a.output, a.output_stride);
   const auto kernel = a.bias == nullptr ? attention_kernel<Tile, false, T> : attention_kernel<Tile, true, T>;
   const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
-  if (status != cudaSuccess) return status;
-  const dim3 grid(static_cast<unsigned>((a.shape.query_tokens + Tile::queries - 1) / Tile::queries),
+  if (status != cudaSuccess) {
+    (void)cudaGetLastError();
+    return Tile::parts > 1 ? cudaErrorNotSupported : status;  // the largest tile needs more memory than some devices have
+  }
+  const dim3 grid(static_cast<unsigned>((a.shape.query_tokens + Tile::queries - 1) / Tile::queries * Tile::parts),
                   static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch));
   kernel<<<grid, Tile::threads, Tile::bytes, stream>>>(a, aligned);
   return cudaGetLastError();
@@ -265,10 +273,11 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
 
 }  // namespace detail
 
-/// Attention for sm_80 and later with tensor cores: 16-bit T, head dimension up to 256, masks and bias; accumulation in
+/// Attention for sm_80 and later with tensor cores: 16-bit T, head dimension up to 512, masks and bias; accumulation in
 /// float32, the probabilities are rounded to T. Rows of aligned 16-byte chunks run fastest; any others are right.
 ///
-/// @return cudaErrorNotSupported for a larger head dimension, cudaErrorInvalidValue for extents that no grid holds
+/// @return cudaErrorNotSupported for a larger head dimension, and above 256 on devices with less than 160 KiB of shared
+/// memory; cudaErrorInvalidValue for extents that no grid holds
 template <Element T>
 requires(sizeof(T) == 2) cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream_t stream)
 noexcept {
@@ -277,6 +286,7 @@ noexcept {
   if (a.shape.head_dim <= 64) return detail::launch_portable_attention<64>(a, stream);
   if (a.shape.head_dim <= 128) return detail::launch_portable_attention<128>(a, stream);
   if (a.shape.head_dim <= 256) return detail::launch_portable_attention<256>(a, stream);
+  if (a.shape.head_dim <= 512) return detail::launch_portable_attention<512>(a, stream);
   return cudaErrorNotSupported;
 }
 
@@ -291,7 +301,8 @@ cudaError_t launch_attention(const AttentionArguments<T>& a, cudaStream_t stream
       const cudaError_t status = launch_sm90_attention(a, stream);
       if (status != cudaErrorNotSupported) return status;
     }
-    if (a.shape.head_dim <= 256) return launch_portable_attention(a, stream);
+    const cudaError_t status = launch_portable_attention(a, stream);
+    if (status != cudaErrorNotSupported) return status;
   }
   return launch_plain_attention(a, stream);
 }

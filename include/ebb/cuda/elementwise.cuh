@@ -88,6 +88,55 @@ struct AddGated {
   }
 };
 
+template <class From, class T>
+struct Convert {
+  Matrix<const From> x;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    y(row, column) = static_cast<T>(static_cast<float>(x(row, column)));
+  }
+};
+
+template <class T>
+struct AddScaled {
+  Matrix<const T> x;
+  const float* factor;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    const float product = __fmul_rn(__ldg(factor), static_cast<float>(x(row, column)));
+    y(row, column) = static_cast<T>(static_cast<float>(y(row, column)) + static_cast<float>(static_cast<T>(product)));
+  }
+};
+
+template <class T>
+struct Guide {
+  Matrix<const T> conditional;
+  Matrix<const T> unconditional;
+  float scale;
+  Matrix<T> y;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t column) const {
+    const float base = static_cast<float>(unconditional(row, column));
+    const float difference = static_cast<float>(static_cast<T>(static_cast<float>(conditional(row, column)) - base));
+    y(row, column) = static_cast<T>(base + static_cast<float>(static_cast<T>(__fmul_rn(scale, difference))));
+  }
+};
+
+struct RelativeBias {
+  const float* table;
+  std::size_t heads;
+  const std::int32_t* buckets;
+  Matrix<float> bias;
+  template <int width>
+  __device__ void operator()(std::size_t row, std::size_t key) const {
+    const std::size_t tokens = bias.columns;
+    const std::size_t bucket = static_cast<std::size_t>(__ldg(buckets + (key + tokens - 1 - row % tokens)));
+    bias(row, key) = __ldg(table + bucket * heads + row / tokens);
+  }
+};
+
 template <class T>
 struct Upsample {
   Image<const T> x;
@@ -163,6 +212,38 @@ cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, std::
   return vectorizable(x, gate, residual, y)
              ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
              : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
+}
+
+/// y = x in another type, rounded to nearest even.
+template <Element From, Element T>
+cudaError_t launch_convert(Matrix<const From> x, Matrix<T> y, cudaStream_t stream) noexcept {
+  return detail::launch_elementwise<1>(y.rows, y.columns, detail::Convert<From, T>{x, y}, stream);
+}
+
+/// y = y + factor[0] * x, the product rounded to T first; see ops/elementwise.hpp.
+///
+/// @param factor one number on the device
+template <Element T>
+cudaError_t launch_add_scaled(std::type_identity_t<Matrix<const T>> x, const float* factor, Matrix<T> y,
+                              cudaStream_t stream) noexcept {
+  return detail::launch_elementwise<1>(y.rows, y.columns, detail::AddScaled<T>{x, factor, y}, stream);
+}
+
+/// y = unconditional + scale * (conditional - unconditional), each operation rounded to T; y may be an operand.
+template <Element T>
+cudaError_t launch_guide(std::type_identity_t<Matrix<const T>> conditional,
+                         std::type_identity_t<Matrix<const T>> unconditional, float scale, Matrix<T> y,
+                         cudaStream_t stream) noexcept {
+  return detail::launch_elementwise<1>(y.rows, y.columns, detail::Guide<T>{conditional, unconditional, scale, y}, stream);
+}
+
+/// bias[head * tokens + query, key] = table[buckets[key - query + tokens - 1], head]; see ops/attention.hpp.
+///
+/// @param table [rows, heads], `buckets` [2 * tokens - 1], `bias` [heads * tokens, tokens], on the device
+inline cudaError_t launch_relative_bias(const float* table, std::size_t heads, const std::int32_t* buckets,
+                                        Matrix<float> bias, cudaStream_t stream) noexcept {
+  return detail::launch_elementwise<1>(bias.rows, bias.columns, detail::RelativeBias{table, heads, buckets, bias},
+                                       stream);
 }
 
 /// Each pixel of x [n, h, w, c] four times in y [n, 2h, 2w, c]. y must not overlap x.

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <type_traits>
 
 #include "ebb/core/error.hpp"
 #include "ebb/cuda/check.hpp"
@@ -35,6 +36,7 @@ class DeviceBuffer {
 
   T* data() const { return data_.get(); }
   std::size_t size() const { return count_; }
+  std::span<T> bytes() const requires std::is_same_v<T, std::byte> { return {data_.get(), count_}; }
 
   /// Copies to the device and waits. `values` has `size()` elements.
   void upload(std::span<const T> values) const {
@@ -53,6 +55,28 @@ class DeviceBuffer {
   };
   std::unique_ptr<T, Free> data_;
   std::size_t count_ = 0;
+};
+
+/// Host memory that is pinned while this lives, so that transfers from it run beside everything else. Move-only.
+class PinnedRegion {
+ public:
+  PinnedRegion() = default;
+  /// Pins `memory`, which outlives this. Where the system refuses, `pinned()` is false and transfers are merely slower.
+  explicit PinnedRegion(std::span<const std::byte> memory) {
+    if (memory.empty()) return;
+    void* address = const_cast<std::byte*>(memory.data());  // only its pages are touched
+    if (cudaHostRegister(address, memory.size(), cudaHostRegisterDefault) == cudaSuccess ||
+        cudaHostRegister(address, memory.size(), cudaHostRegisterReadOnly) == cudaSuccess)
+      memory_.reset(address);
+    (void)cudaGetLastError();
+  }
+  bool pinned() const { return memory_ != nullptr; }
+
+ private:
+  struct Unpin {
+    void operator()(void* memory) const noexcept { cudaHostUnregister(memory); }
+  };
+  std::unique_ptr<void, Unpin> memory_;
 };
 
 }  // namespace ebb::cuda

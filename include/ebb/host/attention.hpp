@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <span>
 #include <type_traits>
 
 #ifdef _OPENMP
@@ -15,6 +17,7 @@
 #include "ebb/host/context.hpp"
 #include "ebb/host/linear.hpp"
 #include "ebb/ops/attention.hpp"
+#include "ebb/tensor/quantized_tensor.hpp"
 
 namespace ebb::host {
 
@@ -104,6 +107,20 @@ void attention(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> q, s
           y(item * shape.query_tokens + first + row, head * d + i) = static_cast<T>(head_y[row * d + i]);
     }
   }
+}
+
+/// See ops/attention.hpp.
+template <Element T>
+void relative_bias(const Context<T>&, const Vector& table, std::span<const std::int32_t> buckets, Matrix<float> bias) {
+  check_relative_bias(table.shape(), buckets, bias);
+  const auto values = table.values();
+  const std::size_t tokens = bias.columns;
+  const std::size_t heads = table.shape()[1];
+  for (std::size_t head = 0; head < heads; ++head)
+    for (std::size_t query = 0; query < tokens; ++query)
+      for (std::size_t key = 0; key < tokens; ++key)
+        bias(head * tokens + query, key) =
+            values[static_cast<std::size_t>(buckets[key + tokens - 1 - query]) * heads + head];
 }
 
 }  // namespace ebb::host

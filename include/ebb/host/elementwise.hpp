@@ -36,6 +36,41 @@ void add(const Context<T>&, std::type_identity_t<Matrix<const T>> a, std::type_i
       y(row, i) = static_cast<T>(static_cast<float>(a(row, i)) + static_cast<float>(b(row, i)));
 }
 
+namespace detail {
+
+/// The product of two numbers, rounded to T: the store keeps a compiler from fusing it with a sum.
+template <Element T>
+float rounded_product(float a, float b) {
+  const volatile float product = a * b;
+  return static_cast<float>(static_cast<T>(static_cast<float>(product)));
+}
+
+}  // namespace detail
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void add_scaled(const Context<T>&, std::type_identity_t<Matrix<const T>> x, std::span<const float> factor, Matrix<T> y) {
+  check_add_scaled(x, factor.size(), y);
+  for (std::size_t row = 0; row < y.rows; ++row)
+    for (std::size_t i = 0; i < y.columns; ++i)
+      y(row, i) = static_cast<T>(static_cast<float>(y(row, i)) +
+                                 detail::rounded_product<T>(factor[0], static_cast<float>(x(row, i))));
+}
+
+/// See ops/elementwise.hpp.
+template <Element T>
+void guide(const Context<T>&, std::type_identity_t<Matrix<const T>> conditional,
+           std::type_identity_t<Matrix<const T>> unconditional, float scale, Matrix<T> y) {
+  check_same_extents("guide", conditional, y);
+  check_same_extents("guide", unconditional, y);
+  for (std::size_t row = 0; row < y.rows; ++row)
+    for (std::size_t i = 0; i < y.columns; ++i) {
+      const auto base = static_cast<float>(unconditional(row, i));
+      const auto difference = static_cast<float>(static_cast<T>(static_cast<float>(conditional(row, i)) - base));
+      y(row, i) = static_cast<T>(base + detail::rounded_product<T>(scale, difference));
+    }
+}
+
 /// See ops/elementwise.hpp.
 template <Element T>
 void timestep_embedding(const Context<T>&, std::span<const float> timesteps, Matrix<T> y) {

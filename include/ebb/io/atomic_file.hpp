@@ -1,13 +1,18 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -16,71 +21,175 @@
 
 namespace ebb {
 
-/// A file that appears under its name all at once (POSIX): bytes go to a temporary file beside it, which `commit` syncs
-/// and renames. Until then, and for good without `commit`, the name stays as it was. Move-only.
+namespace detail {
+
+/// The partial files of this process, where a signal handler can find them: fixed memory, lock-free flags.
+struct PartialFiles {
+  enum class State { free, filling, listed };
+  static constexpr std::size_t path_bytes = 4096;
+  struct Slot {
+    std::atomic<State> state{State::free};
+    std::array<char, path_bytes> path{};
+  };
+  static_assert(std::atomic<State>::is_always_lock_free, "a signal handler may not wait for a lock");
+
+  std::array<Slot, 16> slots;
+
+  /// Null when every slot is taken or the path is too long: such a file is left behind by a kill only.
+  Slot* add(const std::string& path) noexcept {
+    if (path.size() >= path_bytes) return nullptr;
+    for (Slot& slot : slots) {
+      State expected = State::free;
+      if (!slot.state.compare_exchange_strong(expected, State::filling)) continue;
+      std::memcpy(slot.path.data(), path.c_str(), path.size() + 1);
+      slot.state.store(State::listed);
+      return &slot;
+    }
+    return nullptr;
+  }
+
+  /// Async-signal-safe.
+  void unlink_all() noexcept {
+    for (Slot& slot : slots)
+      if (slot.state.load() == State::listed) ::unlink(slot.path.data());
+  }
+};
+
+inline constinit PartialFiles partial_files;
+
+}  // namespace detail
+
+/// A file that appears under its name complete or not at all.
+///
+/// The bytes go to `<name>.partial-<process id>` in the directory of the target; commit() forces them to disk
+/// and renames. Without commit() - an exception, say - the destructor deletes the partial file, and an
+/// signal handler that calls `detail::partial_files.unlink_all()` deletes it too. A previous file of that name stays until
+/// commit() replaces it; a symbolic link is replaced, not followed. Every error is a FileError with the path
+/// and the system's reason.
 class AtomicFile {
  public:
-  /// @throws FileError when the directory is missing or not writable
-  explicit AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
-    static std::atomic<unsigned> counter{0};
-    auto temporary = path_;
-    temporary += concat(".partial-", ::getpid(), "-", counter++);
-    descriptor_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) fail("create the file", errno);
-    temporary_ = std::move(temporary);
+  /// @throws FileError when the target exists and is no regular file, or its directory cannot be written
+  explicit AtomicFile(const std::filesystem::path& target) {
+    std::error_code failure;
+    target_ = std::filesystem::absolute(target, failure);  // a later chdir must not matter
+    if (failure) throw FileError(concat(target.string(), ": cannot be written: ", failure.message()));
+    const auto status = std::filesystem::status(target_, failure);
+    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
+      throw FileError(concat(target.string(), ": cannot be written: exists and is no regular file"));
+    if (!target_.has_filename())
+      throw FileError(concat("\"", target.string(), "\": cannot be written: names no file"));
+    open_partial();
   }
   AtomicFile(AtomicFile&& other) noexcept
-      : path_(std::move(other.path_)),
-        temporary_(std::exchange(other.temporary_, {})),
-        descriptor_(std::exchange(other.descriptor_, -1)) {}
+      : target_(std::move(other.target_)),
+        partial_(std::move(other.partial_)),
+        descriptor_(std::exchange(other.descriptor_, -1)),
+        slot_(std::exchange(other.slot_, nullptr)) {}
   AtomicFile& operator=(AtomicFile&&) = delete;
-  ~AtomicFile() {
-    if (descriptor_ >= 0) ::close(descriptor_);
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  ~AtomicFile() { discard(); }
+
+  /// A whole text. @throws FileError
+  static void write_text(const std::filesystem::path& target, std::string_view text) {
+    AtomicFile file(target);
+    file.write(std::as_bytes(std::span(text)));
+    file.commit();
   }
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& target() const { return target_; }
+  /// Where the bytes are until commit(), for a library that wants a name.
+  const std::filesystem::path& partial() const { return partial_; }
 
-  /// @throws FileError when not all bytes can be written, e.g. because the disk is full
+  /// Appends all of `bytes`. @throws FileError
+  void write(std::span<const std::byte> bytes) {
+    if (const int error = try_write(bytes); error != 0) fail("cannot be written", error);
+  }
+  void write(const void* data, std::size_t bytes) { write({static_cast<const std::byte*>(data), bytes}); }
+
+  /// Appends all of `bytes`; 0 or the errno of what failed. For callbacks of C libraries.
+  [[nodiscard]] int try_write(std::span<const std::byte> bytes) noexcept {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
+      if (written < 0 && errno == EINTR) continue;
+      if (written < 0) return errno;
+      if (written == 0) return ENOSPC;
+      bytes = bytes.subspan(static_cast<std::size_t>(written));
+    }
+    return 0;
+  }
+
+  /// Writes at a place of its own, in any order. @throws FileError
   void write_at(std::size_t offset, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const auto written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+      const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) fail("write the file", written < 0 ? errno : ENOSPC);
-      offset += static_cast<std::size_t>(written);
+      if (written <= 0) fail("cannot be written", written < 0 ? errno : ENOSPC);
       bytes = bytes.subspan(static_cast<std::size_t>(written));
+      offset += static_cast<std::size_t>(written);
     }
   }
 
-  /// Puts the file on the disk under its name; nothing can be written afterwards. @throws FileError
+  /// Flushes to disk and gives the file its name; nothing can be written afterwards.
+  /// @throws FileError, after which the partial file is gone and the target is as it was
   void commit() {
-    if (::fsync(descriptor_) != 0) fail("write the file", errno);
-    if (::close(std::exchange(descriptor_, -1)) != 0) fail("write the file", errno);
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename the finished file to this name", errno);
-    temporary_.clear();
-    // The rename is on the disk when its directory is. Some file systems refuse to sync directories: no harm done.
-    const auto parent = path_.has_parent_path() ? path_.parent_path() : std::filesystem::path(".");
-    const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor_ < 0) fail("cannot be committed", EBADF);
+    // Some file systems cannot flush and say so; that is no reason to lose the picture.
+    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP)
+      fail_and_discard("cannot be flushed");
+    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
+    if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail_and_discard("cannot be renamed into place");
+    forget();
+    flush_directory();
+  }
+
+ private:
+  void open_partial() {
+    const std::string name = target_.string() + ".partial-" + std::to_string(::getpid());
+    // Numbered when two files of this process share a target, or a killed process of the same id left one.
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      partial_ = attempt == 0 ? name : name + "-" + std::to_string(attempt);
+      descriptor_ = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      if (descriptor_ >= 0) {
+        slot_ = detail::partial_files.add(partial_.string());
+        return;
+      }
+      if (errno != EEXIST) break;
+    }
+    fail("cannot be created", errno);
+  }
+
+  void forget() noexcept {
+    if (slot_ != nullptr) std::exchange(slot_, nullptr)->state.store(detail::PartialFiles::State::free);
+    partial_.clear();
+  }
+
+  void discard() noexcept {
+    if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+    if (partial_.empty()) return;
+    ::unlink(partial_.c_str());
+    forget();
+  }
+
+  /// Makes the new name survive a power cut, where the file system can promise that.
+  void flush_directory() const noexcept {
+    const int directory = ::open(target_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (directory < 0) return;
     ::fsync(directory);
     ::close(directory);
   }
 
-  /// Writes a whole text. @throws FileError
-  static void write(const std::filesystem::path& path, std::string_view text) {
-    AtomicFile file(path);
-    file.write_at(0, std::as_bytes(std::span(text)));
-    file.commit();
+  [[noreturn]] void fail(const char* what, int error) const {
+    throw FileError(concat(target_.string(), ": ", what, ": ", std::generic_category().message(error)));
+  }
+  [[noreturn]] void fail_and_discard(const char* what) {
+    const int error = errno;
+    discard();
+    fail(what, error);
   }
 
- private:
-  [[noreturn]] void fail(std::string_view action, int code) const {
-    throw FileError(concat(path_.string(), ": cannot ", action, ": ", std::generic_category().message(code)));
-  }
-
-  std::filesystem::path path_;
-  std::filesystem::path temporary_;
+  std::filesystem::path target_;
+  std::filesystem::path partial_;
   int descriptor_ = -1;
+  detail::PartialFiles::Slot* slot_ = nullptr;
 };
 
 }  // namespace ebb

@@ -57,7 +57,7 @@ class CheckpointWriter {
     for (const SafetensorsWriter& shard : shards_) shard.check_complete();
     for (SafetensorsWriter& shard : shards_) shard.commit();
     const auto index_path = directory_ / (stem_ + ".safetensors.index.json");
-    if (shards_.size() > 1) AtomicFile::write(index_path, index_text());
+    if (shards_.size() > 1) AtomicFile::write_text(index_path, index_text());
     remove_stale(index_path);
   }
 

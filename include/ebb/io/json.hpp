@@ -82,7 +82,7 @@ class Json {
   /// The shortest digits that read back as `value`, laid out as Python's `repr` does.
   static std::string digits(double value);
 
-  bool operator==(const Json&) const = default;
+  bool operator==(const Json& other) const { return value_ == other.value_; }  // nvcc cannot default it here
 
  private:
   void write(std::string& out, std::size_t indent, std::size_t depth, JsonText characters) const {

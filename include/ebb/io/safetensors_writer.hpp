@@ -51,7 +51,7 @@ class SafetensorsWriter {
     file_.write_at(0, std::as_bytes(std::span(header)));
   }
 
-  const std::filesystem::path& path() const { return file_.path(); }
+  const std::filesystem::path& path() const { return file_.target(); }
 
   /// The next bytes of a tensor, row-major. @throws FileError when they cannot be written (e.g. the disk is full),
   /// ShapeError for an undeclared tensor or more bytes than declared

@@ -9,7 +9,8 @@
 
 namespace ebb {
 
-/// Owned, uninitialised bytes whose address is a multiple of `alignment`. Move-only.
+/// Owned, uninitialised bytes whose address is a multiple of `alignment`, in pages that nothing else lives in, so that
+/// they can be pinned. Move-only.
 class AlignedBuffer {
  public:
   static constexpr std::size_t alignment = 256;
@@ -18,8 +19,8 @@ class AlignedBuffer {
   /// @throws MemoryError when the system refuses; says how much was asked
   explicit AlignedBuffer(std::size_t bytes) : bytes_(bytes) {
     if (bytes == 0) return;
-    const std::size_t padded = (bytes + alignment - 1) / alignment * alignment;
-    data_.reset(padded < bytes ? nullptr : static_cast<std::byte*>(std::aligned_alloc(alignment, padded)));
+    const std::size_t padded = (bytes + page - 1) / page * page;
+    data_.reset(padded < bytes ? nullptr : static_cast<std::byte*>(std::aligned_alloc(page, padded)));
     if (!data_)
       throw MemoryError(concat("cannot allocate ", bytes,
                                " bytes of memory; use a smaller format (--quantize) or a disk tier"));
@@ -30,6 +31,8 @@ class AlignedBuffer {
   std::span<std::byte> bytes() const { return {data_.get(), bytes_}; }
 
  private:
+  static constexpr std::size_t page = 4096;
+  static_assert(page % alignment == 0);
   struct Free {
     void operator()(std::byte* memory) const noexcept { std::free(memory); }
   };

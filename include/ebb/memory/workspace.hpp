@@ -9,19 +9,21 @@
 
 namespace ebb {
 
-/// A bump arena for activations. `frame()` marks a point; destroying the frame gives back everything that was
+/// A bump arena for activations in memory of type `Buffer` (constructed from a size in bytes, 256-byte aligned).
+/// `frame()` marks a point; destroying the frame gives back everything that was
 /// taken since. Memory is kept for the next forward, so that a steady state allocates nothing and addresses
 /// repeat from step to step. Not thread-safe: one workspace a stream.
-class Workspace {
+template <class Buffer>
+class BasicWorkspace {
  public:
-  Workspace() = default;
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
+  BasicWorkspace() = default;
+  BasicWorkspace(const BasicWorkspace&) = delete;
+  BasicWorkspace& operator=(const BasicWorkspace&) = delete;
 
   /// Gives back what was allocated during its lifetime. Frames nest.
   class [[nodiscard]] Frame {
    public:
-    explicit Frame(Workspace& workspace)
+    explicit Frame(BasicWorkspace& workspace)
         : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {}
     Frame(const Frame&) = delete;
     Frame& operator=(const Frame&) = delete;
@@ -31,7 +33,7 @@ class Workspace {
     }
 
    private:
-    Workspace& workspace_;
+    BasicWorkspace& workspace_;
     std::size_t chunk_;
     std::size_t used_;
   };
@@ -74,10 +76,13 @@ class Workspace {
   static constexpr std::size_t minimum_chunk_bytes = std::size_t{1} << 20;
   static constexpr std::size_t maximum_growth_bytes = std::size_t{256} << 20;
 
-  std::vector<AlignedBuffer> chunks_;
+  std::vector<Buffer> chunks_;
   std::size_t chunk_ = 0;  // the chunk that is being filled
   std::size_t used_ = 0;   // bytes used in it
   std::size_t peak_bytes_ = 0;
 };
+
+/// Activations in RAM.
+using Workspace = BasicWorkspace<AlignedBuffer>;
 
 }  // namespace ebb

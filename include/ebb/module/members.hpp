@@ -85,6 +85,12 @@ struct unwrap<Maybe<T>> {
   static constexpr bool maybe = true;
 };
 
+template <class Fields>
+inline constexpr bool all_parameters = false;
+template <class... Field>
+inline constexpr bool all_parameters<std::tuple<Field...>> =
+    (is_parameter<typename unwrap<typename Field::type>::type> && ...);
+
 struct anything {
   template <class T>
   constexpr operator T() const noexcept;
@@ -117,9 +123,7 @@ concept Module = std::is_aggregate_v<T> && requires { T::members(); } &&
 
 /// A module that holds parameters, and nothing else: what leaf-level offload moves.
 template <class T>
-concept LeafModule = Module<T> && []<class... Field>(std::type_identity<std::tuple<Field...>>) {
-  return (Parameter<typename detail::unwrap<typename Field::type>::type> && ...);
-}(std::type_identity<decltype(T::members())>{});
+concept LeafModule = Module<T> && detail::all_parameters<decltype(T::members())>;
 
 /// Calls `visit(name, member)` for each member that is there, `Maybe`s unwrapped.
 template <Module M, class Visit>

@@ -26,14 +26,17 @@ struct ParameterReference {
 };
 
 /// The run-time picture of a model's members: what lies where in the component's home arena.
-/// Parameters follow one another in `members()` order, so every module is one contiguous byte range; those that
-/// stay at home come first. Holds pointers into the model, which must not move.
+/// First come the parameters that stay at home, then those of hoisted modules, then all others; in each part they follow
+/// one another in `members()` order, so that every module is one contiguous byte range. Holds pointers into the model,
+/// which must not move.
 struct Outline {
   std::string name;
   ModuleId id;
   Level level = Level::none;
   bool leaf = false;
-  std::size_t begin = 0;  // of what moves; excludes parameters that stay at home
+  bool hoisted = false;           // computed before a loop, not in it; true for all modules inside such a one
+  std::size_t hoisted_begin = 0;  // of the root: its hoisted modules are bytes [hoisted_begin, begin)
+  std::size_t begin = 0;          // of what moves; excludes what stays at home and what is hoisted
   std::size_t end = 0;
   std::vector<Outline> children;
   std::vector<ParameterReference> parameters;  // of a leaf
@@ -59,7 +62,7 @@ void for_each_parameter(M& module, Visit&& visit, const std::string& path = {}) 
   for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {
     const std::string here = join_path(path, name);
     if constexpr (Parameter<Member>) {
-      static_assert(LeafModule<M>, "a module holds either parameters or modules: wrap the parameter in a leaf");
+      static_assert(LeafModule<M> || !Parameter<Member>, "a module holds either parameters or modules: wrap the parameter in a leaf");
       visit(here, member, module);
     } else if constexpr (detail::is_repeat<Member>) {
       for (std::size_t index = 0; index < member.size(); ++index)
@@ -78,6 +81,7 @@ Outline outline_of(M& module, std::string path) {
   node.name = std::move(path);
   node.id = id_of(module);
   if constexpr (requires { M::level; }) node.level = M::level;
+  if constexpr (requires { M::hoisted; }) node.hoisted = M::hoisted;
   node.leaf = LeafModule<M>;
   for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {
     const std::string here = join_path(node.name, name);
@@ -100,28 +104,36 @@ Outline outline_of(M& module, std::string path) {
   return node;
 }
 
-inline void place(Outline& node, bool home_pass, std::size_t& offset) {
-  if (!home_pass) node.begin = offset;
+enum class Part { home, hoisted, moving };
+
+inline void place(Outline& node, Part part, std::size_t& offset) {
+  const bool here = part == (node.hoisted ? Part::hoisted : Part::moving);
+  if (here) node.begin = offset;
   for (ParameterReference& parameter : node.parameters) {
-    if (parameter.stays_home != home_pass) continue;
+    if (parameter.stays_home ? part != Part::home : !here) continue;
     parameter.offset = offset;
     offset += parameter.bytes;
   }
-  for (Outline& child : node.children) place(child, home_pass, offset);
-  if (!home_pass) node.end = offset;
+  for (Outline& child : node.children) {
+    child.hoisted = child.hoisted || node.hoisted;
+    place(child, part, offset);
+  }
+  if (here) node.end = offset;
 }
 
 }  // namespace detail
 
 /// Lays out the home arena of `model`: formats and shapes of all parameters must be settled. The arena needs
-/// `result.end` bytes; the first `result.begin` of them stay at home.
+/// `result.end` bytes; the first `result.hoisted_begin` of them stay at home.
 template <Module M>
 Outline outline_of(M& model, std::string name) {
   Outline root = detail::outline_of(model, std::string{});
   root.name = std::move(name);
   std::size_t offset = 0;
-  detail::place(root, true, offset);
-  detail::place(root, false, offset);
+  detail::place(root, detail::Part::home, offset);
+  root.hoisted_begin = offset;
+  detail::place(root, detail::Part::hoisted, offset);
+  detail::place(root, detail::Part::moving, offset);
   return root;
 }
 
@@ -137,7 +149,7 @@ namespace detail {
 inline Unit unit_of(const Outline& node) { return {node.name, node.begin, node.end, {node.id}}; }
 
 inline void cut(const Outline& node, Level level, std::size_t blocks_per_unit, std::vector<Unit>& units) {
-  if (node.begin == node.end) return;  // nothing that moves
+  if (node.begin == node.end || node.hoisted) return;  // nothing that moves here
   if (node.leaf || level == Level::model || (level == Level::block && !node.holds_blocks())) {
     units.push_back(unit_of(node));
     return;
@@ -178,6 +190,17 @@ inline std::vector<Unit> units_of(const Outline& model, Level level, std::size_t
     units.push_back(detail::unit_of(model));
   else
     detail::cut(model, level, blocks_per_unit, units);
+  return units;
+}
+
+/// The leaves of a model's hoisted modules; empty where there are none.
+inline std::vector<Unit> hoisted_units_of(const Outline& model) {
+  std::vector<Unit> units;
+  const auto visit = [&](const auto& self, const Outline& node) -> void {
+    if (node.hoisted && node.leaf && node.begin != node.end) units.push_back(detail::unit_of(node));
+    for (const Outline& child : node.children) self(self, child);
+  };
+  visit(visit, model);
   return units;
 }
 

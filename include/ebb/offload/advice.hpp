@@ -26,7 +26,10 @@ inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, H
     const OffloadSpec policy = OffloadSpec::parse(name);
     try {
       std::vector<Component> components;
-      for (const Outline& outline : outlines) components.push_back(component_of(outline, nullptr, policy));
+      for (const Outline& outline : outlines) {
+        components.push_back(component_of(outline, nullptr, policy));
+        if (outline.hoisted_begin != outline.begin) components.push_back(hoisted_component_of(outline, nullptr));
+      }
       costs.push_back({policy, make_plan(policy, components, home).arena_bytes});
     } catch (const ConfigError&) {  // does not apply
     }

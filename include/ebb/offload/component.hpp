@@ -15,8 +15,9 @@
 
 namespace ebb {
 
-/// Whether a component takes part in offloading, or stays on the device whatever the policy.
-enum class Residence { offloaded, resident };
+/// Whether a component takes part in offloading as the policy says, stays on the device whatever the policy, or passes
+/// through a small ring whatever the policy, because it is needed once and then no more.
+enum class Residence { offloaded, resident, transient };
 
 /// A model of a pipeline, e.g. a text encoder or the transformer, and the home memory that holds its weights.
 struct Component {
@@ -39,7 +40,7 @@ inline std::vector<Unit> with_inner_modules(const Outline& outline, std::vector<
     const auto owner = std::ranges::lower_bound(owners, node.id, {}, [](const auto& each) { return each.first; });
     if (owner != owners.end() && owner->first == node.id)
       inside = &units[owner->second];
-    else if (inside != nullptr)
+    else if (inside != nullptr && !node.hoisted)
       inside->modules.push_back(node.id);
     for (const Outline& child : node.children) self(self, child, inside);
   };
@@ -58,6 +59,15 @@ Component component_of(const Outline& outline, const std::byte* home, const Poli
           .home = home,
           .units = detail::with_inner_modules(outline, units_of(outline, settings.level, settings.blocks_per_unit)),
           .root = outline.id};
+}
+
+/// The hoisted modules of the component that `outline` describes: what runs before a loop and not in it. Its units are
+/// leaves, which stream one after another under every policy, so that nothing of them stays on the device.
+inline Component hoisted_component_of(const Outline& outline, const std::byte* home) {
+  return {.name = outline.name + " (hoisted)",
+          .home = home,
+          .units = hoisted_units_of(outline),
+          .residence = Residence::transient};
 }
 
 /// Makes the components named in `excluded` resident.

@@ -29,6 +29,17 @@ struct OffloadStatistics {
   std::size_t misses = 0;       // units whose copy was not issued before they were entered
 };
 
+/// Which weights are on the device, in the order in which they came, and what has been moved so far.
+struct OffloadState {
+  std::vector<std::size_t> present = {};
+  std::vector<OffloadStatistics> statistics = {};
+};
+
+/// What one piece of work moved.
+struct OffloadRecord {
+  std::vector<OffloadStatistics> change = {};
+};
+
 /// Moves the weights of a pipeline's components as a policy says. Bind every parameter once to `address(...)`; it
 /// holds for ever. Then `enter` each module before its computation is issued: the compute stream waits for its
 /// weights, and the copies of what comes next are started. Whatever modules run, in whatever order, results equal
@@ -133,6 +144,36 @@ class OffloadGroup {
     }
     return sum;
   }
+  /// For work that is recorded once and run often, e.g. as a CUDA graph: when `state().present` is the same before and
+  /// after it, it may be run again without the group; `repeated` then counts what it moves, which `since` says.
+  OffloadState state() const {
+    OffloadState now{.present = prefetcher_.present_units()};
+    for (const Running& running : running_) now.statistics.push_back(running.statistics);
+    return now;
+  }
+  OffloadRecord since(const OffloadState& before) const {
+    OffloadRecord record;
+    for (std::size_t index = 0; index < running_.size(); ++index) {
+      const OffloadStatistics& now = running_[index].statistics;
+      const OffloadStatistics& then = before.statistics.at(index);
+      record.change.push_back({.entered = now.entered - then.entered,
+                               .copies = now.copies - then.copies,
+                               .bytes_moved = now.bytes_moved - then.bytes_moved,
+                               .misses = now.misses - then.misses});
+    }
+    return record;
+  }
+  void repeated(const OffloadRecord& record) {
+    for (std::size_t index = 0; index < running_.size(); ++index) {
+      OffloadStatistics& sum = running_[index].statistics;
+      const OffloadStatistics& change = record.change.at(index);
+      sum.entered += change.entered;
+      sum.copies += change.copies;
+      sum.bytes_moved += change.bytes_moved;
+      sum.misses += change.misses;
+    }
+  }
+
   /// Most bytes of weights that were on the device at once; at most `plan().arena_bytes`.
   std::size_t peak_bytes() const { return prefetcher_.statistics().peak_bytes; }
 

@@ -161,6 +161,11 @@ inline void check_units(const Component& component) {
   }
 }
 
+inline bool stays_on_device(const OffloadSettings& settings, const Component& component) {
+  return component.residence == Residence::resident ||
+         (settings.level == Level::none && component.residence != Residence::transient);
+}
+
 }  // namespace detail
 
 /// Decides what is on the device, where, and what streams. A pure function of sizes.
@@ -176,11 +181,11 @@ Plan make_plan(const Policy& policy, std::span<const Component> components, Home
     detail::check_units(components[c]);
     plan.components.push_back(
         {.name = components[c].name, .first = plan.units.size(), .count = components[c].units.size(), .wraps = true});
-    const bool stays = settings.level == Level::none || components[c].residence == Residence::resident;
+    const bool stays = detail::stays_on_device(settings, components[c]);
     for (std::size_t u = 0; u < components[c].units.size(); ++u) {
       const Unit& unit = components[c].units[u];
       bytes[c].push_back(unit.bytes());
-      const bool in_place = stays && home == HomeMemory::computable;
+      const bool in_place = home == HomeMemory::computable && (stays || settings.level == Level::none);
       plan.units.push_back({.component = c,
                             .unit = u,
                             .bytes = unit.bytes(),
@@ -214,13 +219,16 @@ Plan make_plan(const Policy& policy, std::span<const Component> components, Home
   std::size_t shared_bytes = 0, bound = 0;
   for (std::size_t c = 0; c < components.size(); ++c) {
     ComponentPlan& component = plan.components[c];
-    if (settings.level == Level::none || components[c].residence == Residence::resident) continue;
+    const bool in_place = home == HomeMemory::computable && settings.level == Level::none;
+    if (in_place || detail::stays_on_device(settings, components[c])) continue;
+    const bool transient = components[c].residence == Residence::transient;
+    const std::size_t lookahead = transient ? std::max<std::size_t>(settings.lookahead, 2) : settings.lookahead;
     detail::BudgetFit placed;
     if (settings.budget_bytes) {
-      placed = *detail::fit_budget(bytes[c], settings.lookahead, shared_budget);  // `minimum` fits: it is there
+      placed = *detail::fit_budget(bytes[c], lookahead, shared_budget);  // `minimum` fits: it is there
     } else {
       const std::size_t largest = bytes[c].empty() ? 0 : *std::ranges::max_element(bytes[c]);
-      const std::size_t ahead = std::min(settings.lookahead, bytes[c].size());
+      const std::size_t ahead = std::min(lookahead, bytes[c].size());
       const std::size_t promise = (ahead + 1) * detail::ring_aligned(largest);
       // Units that all have room at once share nothing: they stay until another component needs the place.
       const auto moving = bytes[c].size() - static_cast<std::size_t>(std::ranges::count(bytes[c], std::size_t{0}));

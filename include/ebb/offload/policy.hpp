@@ -149,8 +149,9 @@ static_assert(OffloadPolicy<NoOffload> && OffloadPolicy<ModelOffload> && Offload
 class OffloadSpec {
  public:
   OffloadSpec() = default;
-  template <OffloadPolicy Policy>
-  requires(!std::same_as<Policy, OffloadSpec>) explicit OffloadSpec(Policy policy) : policy_(std::move(policy)) {}
+  template <class Policy>
+  requires(!std::same_as<Policy, OffloadSpec>) && OffloadPolicy<Policy>
+  explicit OffloadSpec(Policy policy) : policy_(std::move(policy)) {}
 
   /// Reads "none", "model", "block", "block:N", "leaf" or "budget:BYTES".
   /// @throws ConfigError that lists these

@@ -109,6 +109,8 @@ class StreamPrefetcher {
   }
 
   const TransferStatistics& statistics() const { return statistics_; }
+  /// The units that are on the device or on their way, in the order of their fetches.
+  const std::vector<std::size_t>& present_units() const { return occupants_; }
 
  private:
   struct Tracked {

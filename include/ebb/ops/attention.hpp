@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "ebb/core/error.hpp"
+#include "ebb/core/shape.hpp"
 #include "ebb/core/view.hpp"
 
 namespace ebb {
@@ -41,6 +42,22 @@ void check_attention(const Q& q, const K& k, const V& v, const AttentionShape& s
                             "], found [", bias.rows, ", ", bias.columns, "]"));
   if (mask == AttentionMask::causal && shape.query_tokens > shape.key_tokens)
     throw ShapeError("attention: causal attention needs at least as many keys as queries");
+}
+
+/// Contract of relative_bias(ctx, table, buckets, bias): what T5 adds to the scores,
+/// bias[head * tokens + query, key] = table[buckets[key - query + tokens - 1], head].
+///   table [rows, heads] in float32; buckets [2 * tokens - 1] in host memory; bias [heads * tokens, tokens]
+/// @throws ShapeError, also for a bucket outside the table
+template <class Buckets, class B>
+void check_relative_bias(const Shape& table, const Buckets& buckets, const B& bias) {
+  const std::size_t tokens = bias.columns;
+  if (table.rank() != 2 || bias.rows != table[1] * tokens || buckets.size() + 1 != 2 * tokens)
+    throw ShapeError(concat("relative_bias: expected table [rows, heads], bias [heads * tokens, tokens] and 2 * tokens - 1 "
+                            "buckets, found table ",
+                            table.text(), ", bias [", bias.rows, ", ", bias.columns, "], ", buckets.size(), " buckets"));
+  for (const auto bucket : buckets)
+    if (bucket < 0 || static_cast<std::size_t>(bucket) >= table[0])
+      throw ShapeError(concat("relative_bias: bucket ", bucket, " is outside a table of ", table[0], " rows"));
 }
 
 }  // namespace ebb

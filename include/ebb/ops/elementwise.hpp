@@ -16,7 +16,20 @@ void check_same_extents(const char* op, const X& x, const Y& y) {
                             y.columns, "]"));
 }
 
-/// Contract of timestep_embedding(ctx, t, y): y [t.size(), width], width even: cosines of t * exp(-ln(10000) i / half)
+/// Contract of add_scaled(ctx, x, factor, y): y = y + factor[0] * x, the product rounded to the element type before the
+/// sum, as PyTorch does. `factor` is one number in the context's memory, so that it may change between replays of a
+/// captured step. @throws ShapeError
+///
+/// Contract of guide(ctx, conditional, unconditional, scale, y): classifier-free guidance,
+/// y = unconditional + scale * (conditional - unconditional), each operation rounded; y may be an operand.
+/// @throws ShapeError
+template <class X, class Y>
+void check_add_scaled(const X& x, std::size_t factors, const Y& y) {
+  require(factors == 1, "add_scaled: expected one factor");
+  check_same_extents("add_scaled", x, y);
+}
+
+/// Contract of timestep_embedding(ctx, t, y), t in host memory: y [t.size(), width], width even: cosines of t * exp(-ln(10000) i / half)
 /// in the first half, sines in the second (diffusers' Timesteps with flip_sin_to_cos, shift 0). @throws ShapeError
 template <class Y>
 void check_timestep_embedding(std::size_t timesteps, const Y& y) {
@@ -25,7 +38,8 @@ void check_timestep_embedding(std::size_t timesteps, const Y& y) {
                             "]"));
 }
 
-/// Contract of gather_rows(ctx, table, ids, y): y[i] = table[ids[i]]; table [rows, width], y [ids, width].
+/// Contract of gather_rows(ctx, table, ids, y): y[i] = table[ids[i]]; table [rows, width] in home memory, ids in host
+/// memory, y [ids, width].
 /// @throws ShapeError, also for an id outside the table
 template <class Ids, class Y>
 void check_gather(const Shape& table, const Ids& ids, const Y& y) {

@@ -6,6 +6,10 @@
 
 namespace ebb {
 
+/// Whether a linear dequantizes, multiplies and finishes its result in as few passes over memory as the backend can, or
+/// in one pass for each of the three (what a framework without fusion does: a peer to measure against).
+enum class Fusion { off, on };
+
 /// Contract of `linear(ctx, x, weight, epilogue, y)`: y = epilogue(x weight^T), accumulated in float32 and rounded once.
 ///   x [M, K] and y [M, N] in the context's element type, rows may be strided; weight [N, K] in any format.
 /// y must not overlap x. Epilogue stages may read the element of y that they replace.

@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "flux/engine.hpp"
+#include "support/flux_request.hpp"
 #include "support/golden.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -17,30 +19,6 @@ using namespace ebb;
 namespace {
 
 const char* const pipelines[] = {"dev", "schnell", "three_heads", "wide"};
-
-/// The call that diffusers got.
-flux::Request request_of(const testing::Golden& golden) {
-  const auto& call = golden.call();
-  const auto list = [&](const char* key) {
-    const auto& value = call.at(key);
-    if (value.is_null()) return std::vector<std::string>{};
-    return value.is_string() ? std::vector<std::string>{value.get<std::string>()}
-                             : value.get<std::vector<std::string>>();
-  };
-  flux::Request request;
-  request.prompts = list("prompt");
-  request.prompts_2 = list("prompt_2");
-  request.negative_prompts = list("negative_prompt");
-  request.true_cfg = call.at("true_cfg_scale");
-  request.height = call.at("height");
-  request.width = call.at("width");
-  request.steps = call.at("num_inference_steps");
-  request.guidance = call.at("guidance_scale");
-  request.seed = call.at("seed");
-  request.images_per_prompt = call.at("num_images_per_prompt");
-  request.max_sequence_length = call.at("max_sequence_length");
-  return request;
-}
 
 void nobody(const char*, std::size_t, std::size_t) {}
 
@@ -60,10 +38,10 @@ class Session {
   }
   flux::Result run(const flux::Request& request, const OffloadSpec& policy,
                    const std::vector<std::string>& excluded = {}) {
-    flux::HostEngine engine(model_, weights_, {policy, excluded, host::Fusion::on}, compute_, 1);
-    auto result = engine.run(request, nobody);
-    traffic_ = engine.traffic();
-    plan_ = engine.plan();
+    const auto engine = machine_->engine(model_, weights_, {{policy, excluded}, compute_});
+    auto result = engine->run(request, nobody);
+    traffic_ = engine->traffic();
+    plan_ = engine->plan();
     return result;
   }
   const flux::Traffic& traffic() const { return traffic_; }
@@ -72,6 +50,7 @@ class Session {
   const flux::Weights& weights() const { return weights_; }
 
  private:
+  std::unique_ptr<flux::Machine> machine_ = flux::host_machine(1);
   flux::Model model_;
   DType compute_;
   flux::Weights weights_;
@@ -97,7 +76,7 @@ TEST_CASE("the whole pipeline equals diffusers in float32") {
     CAPTURE(name);
     const testing::Golden golden(name);
     Session session(golden, "", DType::f32);
-    auto request = request_of(golden);
+    auto request = testing::request_of(golden);
     const auto result = session.run(request);
     CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
     CHECK(largest_difference(result, golden.bytes("image")) <= 1);
@@ -113,14 +92,14 @@ TEST_CASE("the whole pipeline in 4 bits equals diffusers on bitsandbytes' weight
     CAPTURE(name);
     const testing::Golden golden(name);
     Session session(golden, guide, DType::f32);
-    const auto result = session.run(request_of(golden));
+    const auto result = session.run(testing::request_of(golden));
     CHECK(testing::relative_error(result.latents.values, golden.floats("nf4.latents")) < 1e-4);
     CHECK(largest_difference(result, golden.bytes("nf4.image")) <= 1);
   }
   const testing::Golden golden("dev");
   const auto error = [&](const std::string& quantize, const FormatChoice& format, const char* key) {
     return testing::relative_error(
-        Session(golden, quantize, DType::f32, format).run(request_of(golden)).latents.values, golden.floats(key));
+        Session(golden, quantize, DType::f32, format).run(testing::request_of(golden)).latents.values, golden.floats(key));
   };
   FormatChoice nested, wide;
   nested.block.nested = DoubleQuantization::on;
@@ -135,17 +114,17 @@ TEST_CASE("16-bit activations stay close to diffusers in the same type") {
     CAPTURE(name);
     const testing::Golden golden(name);
     Session session(golden, "", DType::bf16);
-    CHECK(testing::relative_error(session.run(request_of(golden)).latents.values, golden.floats("bf16.latents")) <
+    CHECK(testing::relative_error(session.run(testing::request_of(golden)).latents.values, golden.floats("bf16.latents")) <
           2e-2);
     Session half(golden, "", DType::f16);
-    CHECK(testing::relative_error(half.run(request_of(golden)).latents.values, golden.floats("latents")) < 2e-2);
+    CHECK(testing::relative_error(half.run(testing::request_of(golden)).latents.values, golden.floats("latents")) < 2e-2);
   }
 }
 
 TEST_CASE("noise from a file, embeddings from a file") {
   const testing::Golden golden("wide");
   Session session(golden, "", DType::f32);
-  auto request = request_of(golden);
+  auto request = testing::request_of(golden);
   const Shape noise = golden.shape("noise_packed");
   request.latents = {noise[0], noise[1], noise[2], golden.floats("noise_packed")};
   request.seed = 1;
@@ -161,7 +140,7 @@ TEST_CASE("no policy, run length, lookahead or tier changes a bit") {
   for (const char* name : {"dev", "wide"}) {
     CAPTURE(name);
     const testing::Golden golden(name);
-    const auto request = request_of(golden);
+    const auto request = testing::request_of(golden);
     Session session(golden, guide, DType::bf16);
     const auto resident = session.run(request);
     const auto same = [&](const flux::Result& result) {
@@ -170,7 +149,7 @@ TEST_CASE("no policy, run length, lookahead or tier changes a bit") {
                         [](const auto& a, const auto& b) { return a.rgb == b.rgb; });
     };
     std::size_t all = 0;
-    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
+    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.hoisted_begin;
     CHECK(session.traffic().arena_bytes == all);
     CHECK(session.traffic().bytes_moved == 0);
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
@@ -212,7 +191,7 @@ TEST_CASE("a request that does not fit is refused before work begins") {
   const testing::Golden golden("dev");
   const auto model = flux::Model::open(golden.directory());
   const auto refused = [&](auto change, const char* word) {
-    auto request = request_of(golden);
+    auto request = testing::request_of(golden);
     change(request);
     std::vector<std::string> warnings;
     CHECK_THROWS_WITH_AS(flux::check(request, model, warnings), doctest::Contains(word), ConfigError);
@@ -227,7 +206,7 @@ TEST_CASE("a request that does not fit is refused before work begins") {
   refused([](auto& request) { request.prompts_2 = {"a", "b"}; }, "prompt-2");
   refused([](auto& request) { request.latents = {1, 3, 64, std::vector<float>(192)}; }, "tokens");
   refused([](auto& request) { request.embeds = {1, 4, 32, std::vector<float>(128)}; }, "pooled_prompt_embeds");
-  auto request = request_of(golden);
+  auto request = testing::request_of(golden);
   request.height = 50;
   std::vector<std::string> warnings;
   flux::check(request, model, warnings);
@@ -238,7 +217,7 @@ TEST_CASE("a request that does not fit is refused before work begins") {
 TEST_CASE("prompts of all kinds draw something") {
   const testing::Golden golden("dev");
   Session session(golden, "nf4", DType::bf16);
-  auto request = request_of(golden);
+  auto request = testing::request_of(golden);
   request.steps = 1;
   std::string words;
   for (int i = 0; i < 10000; ++i) words += "word ";

@@ -170,7 +170,7 @@ TEST_CASE("bad input ends with a message that names the thing, and without outpu
   option([](auto& o) { o.block_size = 63; }, {"63", "64"});
   option([](auto& o) { o.offload = "some"; }, {"some", "leaf"});
   option([](auto& o) { o.offload = "leaf"; o.exclude = {"unet"}; }, {"unet", "transformer"});
-  option([](auto& o) { o.device = "cuda"; }, {"cuda", "host"});
+  option([](auto& o) { o.device = "gpu"; }, {"gpu", "cuda:INDEX"});
   option([](auto& o) { o.output = "/proc/nowhere/picture.png"; }, {"/proc/nowhere"});
   option([](auto& o) { o.latents = "gone.safetensors"; }, {"gone.safetensors"});
   option([&](auto& o) { o.latents = (pipelines / "dev" / "expected.safetensors").string(); o.num_images = 3; }, {"latents"});

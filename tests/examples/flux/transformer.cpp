@@ -52,13 +52,16 @@ std::vector<T> velocity(const testing::Golden& golden, LoadOptions options = {})
   const auto& call_facts = golden.call();
   const Shape noise = golden.shape("noise");
   const auto rotary = flux::RotaryTables::make(model->config, text[1], noise[2] / 2, noise[3] / 2);
-  const flux::Sequence sequence{out[0], text[1], out[1], rotary};
+  const auto sequence = flux::Sequence::make(host.ctx, rotary, out[0], out[1]);
+  const std::vector<float> timesteps(out[0], golden.floats(half ? "bf16.forward.timestep" : "forward.timestep").front());
+  const std::vector<float> guidances(out[0], call_facts.at("guidance_scale").get<float>());
+  const auto modulation = host.ctx.matrix(out[0], model->modulation_width());
+  model->modulate(host.ctx, timesteps, guidances,
+                  Matrix<const T>(text_pooled.data(), text[0], text_pooled.size() / text[0]), modulation);
   std::vector<T> result(out.elements());
   call(host.ctx, *model, sequence, Matrix<const T>(latents.data(), out[0] * out[1], out[2]),
-       Matrix<const T>(text_states.data(), text[0] * text[1], text[2]),
-       Matrix<const T>(text_pooled.data(), text[0], text_pooled.size() / text[0]),
-       golden.floats(half ? "bf16.forward.timestep" : "forward.timestep").front(),
-       call_facts.at("guidance_scale").get<float>(), Matrix<T>(result.data(), out[0] * out[1], out[2]));
+       Matrix<const T>(text_states.data(), text[0] * text[1], text[2]), modulation,
+       Matrix<T>(result.data(), out[0] * out[1], out[2]));
   return result;
 }
 

@@ -1,0 +1,168 @@
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <type_traits>
+
+#include "ebb/core/dtype.hpp"
+#include "ebb/core/error.hpp"
+#include "ebb/core/view.hpp"
+#include "ebb/cuda/check.hpp"
+#include "ebb/cuda/resource.hpp"
+
+namespace ebb::cuda {
+
+/// A call of cuBLASLt that failed.
+struct BlasError : Error {
+  using Error::Error;
+};
+
+/// @throws BlasError
+inline void check_blas(cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS) throw BlasError(concat(call, ": ", cublasLtGetStatusString(status)));
+}
+
+/// What cuBLASLt fuses behind a product.
+enum class BlasEpilogue { none, bias, gelu, bias_gelu };
+
+/// Products of dense matrices by cuBLASLt on the current device. Remembers for each shape which algorithm was chosen, so
+/// that only the first product of a shape asks. Not thread-safe: one a stream.
+class Blas {
+ public:
+  static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
+
+  /// @throws BlasError, CudaError
+  Blas() : workspace_(workspace_bytes) { check_blas(cublasLtCreate(&handle_), "cublasLtCreate"); }
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+  ~Blas() {
+    for (auto& [key, plan] : plans_)
+      if (plan) plan->destroy();
+    cublasLtDestroy(handle_);
+  }
+
+  /// y = epilogue(x weight^T) [+ residual], accumulated in float32 (for float without TF32) and rounded once.
+  ///
+  /// @param x      [M, K], weight [N, K], y [M, N]; rows may be strided; y overlaps neither
+  /// @param bias   [N], for an epilogue with a bias, else not read
+  /// @param residual [M, N] with y's stride, may be y; null: none
+  /// @return false where cuBLASLt has no algorithm for the arguments: nothing was issued
+  /// @throws BlasError
+  template <Element T>
+  bool multiply(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> weight,
+                BlasEpilogue epilogue, const T* bias, const T* residual, Matrix<T> y, cudaStream_t stream) {
+    const Key key{x.rows,
+                  weight.rows,
+                  x.columns,
+                  x.stride,
+                  weight.stride,
+                  y.stride,
+                  static_cast<std::size_t>(type_of<T>),
+                  static_cast<std::size_t>(epilogue) * 2 + (residual != nullptr),
+                  alignment(x.data) << 32 | alignment(weight.data) << 16 | alignment(y.data)};
+    const auto [at, is_new] = plans_.try_emplace(key);
+    if (is_new) at->second = choose<T>(key, epilogue);
+    if (!at->second) return false;
+    Plan& plan = *at->second;
+    if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
+      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+                 "cublasLtMatmulDescSetAttribute");
+    const float one = 1.0f;
+    const float beta = residual != nullptr ? 1.0f : 0.0f;
+    // Row-major y [M, N] is the column-major transpose: its columns are rows of y.
+    check_blas(cublasLtMatmul(handle_, plan.operation, &one, weight.data, plan.weight, x.data, plan.x, &beta,
+                              residual != nullptr ? residual : y.data, plan.y, y.data, plan.y, &plan.algorithm,
+                              workspace_.data(), workspace_bytes, stream),
+               "cublasLtMatmul");
+    return true;
+  }
+
+ private:
+  using Key = std::array<std::size_t, 9>;
+
+  struct Plan {
+    cublasLtMatmulDesc_t operation = nullptr;
+    cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
+    cublasLtMatmulAlgo_t algorithm{};
+    void destroy() const {
+      cublasLtMatrixLayoutDestroy(y);
+      cublasLtMatrixLayoutDestroy(x);
+      cublasLtMatrixLayoutDestroy(weight);
+      cublasLtMatmulDescDestroy(operation);
+    }
+  };
+
+  template <class T>
+  static constexpr cudaDataType_t type_of = dtype_of<T> == DType::f32    ? CUDA_R_32F
+                                            : dtype_of<T> == DType::bf16 ? CUDA_R_16BF
+                                                                         : CUDA_R_16F;
+
+  /// Bytes that an address is aligned to, at most 256.
+  static std::size_t alignment(const void* pointer) {
+    return std::size_t{1} << std::countr_zero(reinterpret_cast<std::uintptr_t>(pointer) | 256u);
+  }
+
+  template <class T>
+  std::optional<Plan> choose(const Key& key, BlasEpilogue epilogue) const {
+    const auto [m, n, k, x_stride, weight_stride, y_stride, type, fused, alignments] = key;
+    (void)type;
+    (void)fused;
+    Plan plan;
+    check_blas(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof(value)),
+                 "cublasLtMatmulDescSetAttribute");
+    };
+    set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+    const cublasLtEpilogue_t kind = epilogue == BlasEpilogue::bias        ? CUBLASLT_EPILOGUE_BIAS
+                                    : epilogue == BlasEpilogue::gelu      ? CUBLASLT_EPILOGUE_GELU
+                                    : epilogue == BlasEpilogue::bias_gelu ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                                                          : CUBLASLT_EPILOGUE_DEFAULT;
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, kind);
+    if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
+      set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of<T>);
+    const auto layout = [](cublasLtMatrixLayout_t* target, std::size_t rows, std::size_t columns, std::size_t stride) {
+      check_blas(cublasLtMatrixLayoutCreate(target, type_of<T>, rows, columns, static_cast<std::int64_t>(stride)),
+                 "cublasLtMatrixLayoutCreate");
+    };
+    layout(&plan.weight, k, n, weight_stride);
+    layout(&plan.x, k, m, x_stride);
+    layout(&plan.y, n, m, y_stride);
+    cublasLtMatmulPreference_t preference = nullptr;
+    check_blas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
+    };
+    prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+    const auto aligned = [&](unsigned shift) { return static_cast<std::uint32_t>(alignments >> shift & 0xffff); };
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned(16));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned(32));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned(0));
+    prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned(0));
+    cublasLtMatmulHeuristicResult_t found{};
+    int count = 0;
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.y,
+                                                                 plan.y, preference, 1, &found, &count);
+    cublasLtMatmulPreferenceDestroy(preference);
+    if (status != CUBLAS_STATUS_SUCCESS || count == 0 || found.state != CUBLAS_STATUS_SUCCESS) {
+      plan.destroy();
+      return std::nullopt;
+    }
+    plan.algorithm = found.algo;
+    return plan;
+  }
+
+  cublasLtHandle_t handle_ = nullptr;
+  DeviceBuffer<std::byte> workspace_;
+  std::map<Key, std::optional<Plan>> plans_;
+};
+
+}  // namespace ebb::cuda

@@ -1,0 +1,159 @@
+// The Flux pipeline on a GPU: against diffusers' results, against the host, and under every policy.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "flux/engine.hpp"
+#include "support/flux_request.hpp"
+#include "support/golden.hpp"
+
+using namespace ebb;
+
+namespace {
+
+const char* const pipelines[] = {"dev", "schnell", "three_heads", "wide"};
+const std::string guide = "transformer=nf4,text_encoder_2=nf4";
+
+void nobody(const char*, std::size_t, std::size_t) {}
+
+flux::Machine& gpu() {
+  static const auto machine = flux::cuda_machine(0, std::numeric_limits<std::size_t>::max());
+  return *machine;
+}
+
+/// A model with weights of one kind, and one engine after another.
+class Session {
+ public:
+  Session(const testing::Golden& golden, const std::string& quantize, DType compute, const FormatChoice& format = {})
+      : model_(flux::Model::open(golden.directory())),
+        compute_(compute),
+        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
+                          1, {}}) {}
+
+  flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
+                   flux::Machine& machine = gpu(), Fusion fusion = Fusion::on) {
+    const auto engine = machine.engine(model_, weights_, {{policy, {}}, compute_, fusion});
+    auto result = engine->run(request, nobody);
+    traffic_ = engine->traffic();
+    bound_bytes_ = engine->plan().bound_bytes;
+    return result;
+  }
+  const flux::Traffic& traffic() const { return traffic_; }
+  std::size_t bound_bytes() const { return bound_bytes_; }
+  const flux::Weights& weights() const { return weights_; }
+
+ private:
+  flux::Model model_;
+  DType compute_;
+  flux::Weights weights_;
+  flux::Traffic traffic_;
+  std::size_t bound_bytes_ = 0;
+};
+
+int largest_difference(const flux::Result& result, const std::vector<std::uint8_t>& expected) {
+  std::size_t at = 0;
+  int largest = 0;
+  for (const auto& picture : result.pictures)
+    for (const std::uint8_t value : picture.rgb)
+      largest = std::max(largest, std::abs(int{value} - int{expected.at(at++)}));
+  return at == expected.size() ? largest : 256;
+}
+
+bool same(const flux::Result& a, const flux::Result& b) {
+  return a.latents.values == b.latents.values &&
+         std::equal(a.pictures.begin(), a.pictures.end(), b.pictures.begin(), b.pictures.end(),
+                    [](const auto& left, const auto& right) { return left.rgb == right.rgb; });
+}
+
+}  // namespace
+
+TEST_CASE("the pipeline on a GPU equals diffusers in float32, dense and in 4 bits") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    auto request = testing::request_of(golden);
+    Session dense(golden, "", DType::f32);
+    const auto result = dense.run(request);
+    CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
+    CHECK(largest_difference(result, golden.bytes("image")) <= 1);
+    if (golden.has("image_tiled")) {
+      request.tiling = examples::Tiling::on;
+      CHECK(largest_difference(dense.run(request), golden.bytes("image_tiled")) <= 1);
+      request.tiling = examples::Tiling::off;
+    }
+    const auto quantized = Session(golden, guide, DType::f32).run(request);
+    CHECK(testing::relative_error(quantized.latents.values, golden.floats("nf4.latents")) < 1e-4);
+    CHECK(largest_difference(quantized, golden.bytes("nf4.image")) <= 1);
+  }
+}
+
+TEST_CASE("16-bit activations on a GPU stay close to diffusers in the same type") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    const auto error = [&](DType type, const char* key) {
+      const auto result = Session(golden, "", type).run(testing::request_of(golden));
+      return testing::relative_error(result.latents.values, golden.floats(key));
+    };
+    CHECK(error(DType::bf16, "bf16.latents") < 2e-2);
+    CHECK(error(DType::f16, "latents") < 2e-2);
+  }
+}
+
+TEST_CASE("every format gives on a GPU what it gives on the host") {
+  const testing::Golden golden("dev");
+  const auto request = testing::request_of(golden);
+  const auto host = flux::host_machine(1);
+  FormatChoice nested, wide;
+  nested.block.nested = DoubleQuantization::on;
+  wide.block.block_size = 128;
+  const auto agrees = [&](const std::string& quantize, const FormatChoice& format, double bound) {
+    CAPTURE(quantize);
+    Session session(golden, quantize, DType::f32, format);
+    CHECK(testing::relative_error(session.run(request).latents.values,
+                                  session.run(request, OffloadSpec(NoOffload{}), *host).latents.values) < bound);
+  };
+  agrees("nf4", nested, 1e-4);
+  agrees("nf4", wide, 1e-4);
+  agrees("fp4", {}, 1e-4);
+  agrees("fp8", {}, 1e-4);
+  // A value that rounds to another code of the activations moves the result by more than float32 does.
+  agrees("int8", {}, 1e-2);
+}
+
+TEST_CASE("no policy, run length or lookahead changes a bit on a GPU, nor do graphs") {
+  for (const char* name : {"dev", "wide"}) {
+    CAPTURE(name);
+    const testing::Golden golden(name);
+    auto request = testing::request_of(golden);
+    request.steps = 7;  // the first runs as issued, one or more are recorded, the others are launches
+    Session session(golden, guide, DType::bf16);
+    const auto resident = session.run(request);
+    CHECK(same(session.run(request), resident));
+    std::size_t all = 0;
+    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
+    std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
+    for (const std::size_t lookahead : {0, 1, 2, 3}) {
+      for (const std::size_t run : {1, 2, 3}) policies.emplace_back(BlockOffload{run, lookahead});
+      policies.emplace_back(LeafOffload{lookahead});
+      for (const std::size_t part : {3, 5, 9}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    }
+    for (const OffloadSpec& policy : policies) {
+      CAPTURE(policy.text());
+      CAPTURE(policy.settings().lookahead);
+      CHECK(same(session.run(request, policy), resident));
+      CHECK(session.traffic().arena_bytes <= session.bound_bytes());
+      CHECK(session.traffic().bytes_moved > 0);
+    }
+  }
+}
+
+TEST_CASE("a GPU that is not there is an error that says what is") {
+  CHECK_THROWS_WITH_AS(flux::cuda_machine(1000, 0), doctest::Contains("no GPU 1000"), ConfigError);
+}
