@@ -13,6 +13,7 @@
 #include "common/clip_tokenizer.hpp"
 #include "common/config_file.hpp"
 #include "common/flow_match_euler.hpp"
+#include "common/model_index.hpp"
 #include "common/t5.hpp"
 #include "common/t5_tokenizer.hpp"
 #include "flux/transformer.hpp"
@@ -49,32 +50,10 @@ struct Model {
   std::size_t token_pixels() const { return 2 * vae.config.scale(); }
 };
 
-namespace detail {
-
-inline void check_class(const examples::ConfigFile& index, const char* component, std::string_view expected) {
-  const auto& entry = index.json();
-  const auto at = entry.find(component);
-  if (at == entry.end() || !at->is_array() || at->size() != 2 || !(*at)[1].is_string())
-    throw ConfigError(concat(index.path().string(), ": component \"", component, "\" is missing: expected [library, \"",
-                             expected, "\"]"));
-  const std::string found = (*at)[1].get<std::string>();
-  if (found != expected && found != std::string(expected) + "Fast")
-    throw ConfigError(concat(index.path().string(), ": component \"", component, "\": expected ", expected,
-                             ", found ", found));
-}
-
-inline examples::ConfigFile component_config(const std::filesystem::path& directory, const char* component) {
-  return examples::ConfigFile::open(directory / component / "config.json");
-}
-
-}  // namespace detail
-
 inline Model Model::open(const std::filesystem::path& directory) {
-  using detail::component_config;
+  using examples::component_config;
   const auto index = examples::ConfigFile::open(directory / "model_index.json");
-  if (const std::string name = index.string("_class_name", ""); name != "FluxPipeline")
-    throw ConfigError(concat(index.path().string(), ": field \"_class_name\": expected \"FluxPipeline\", found \"",
-                             name, "\""));
+  examples::check_pipeline(index, "FluxPipeline", "FLUX.1-dev or FLUX.1-schnell");
   constexpr std::array<std::pair<const char*, const char*>, 7> classes{
       {{"tokenizer", "CLIPTokenizer"},
        {"tokenizer_2", "T5Tokenizer"},
@@ -83,15 +62,15 @@ inline Model Model::open(const std::filesystem::path& directory) {
        {"text_encoder_2", "T5EncoderModel"},
        {"transformer", "FluxTransformer2DModel"},
        {"vae", "AutoencoderKL"}}};
-  for (const auto& [component, expected] : classes) detail::check_class(index, component, expected);
+  for (const auto& [component, expected] : classes) examples::check_class(index, component, {expected});
   const auto clip = examples::ClipConfig::read(component_config(directory, "text_encoder"));
   const auto t5 = examples::T5Config::read(component_config(directory, "text_encoder_2"));
   const auto transformer = TransformerConfig::read(component_config(directory, "transformer"));
   const auto vae = examples::AutoencoderConfig::read(component_config(directory, "vae"));
   const auto mismatch = [&](const char* what, std::size_t expected, std::size_t found) {
     if (expected != found)
-      throw ConfigError(concat(directory.string(), ": ", what, ": the transformer expects ", expected, ", found ",
-                               found));
+      throw ConfigError(
+          concat(directory.string(), ": ", what, ": the transformer expects ", expected, ", found ", found));
   };
   mismatch("pooled width of text_encoder", transformer.pooled_width, clip.width);
   mismatch("width of text_encoder_2", transformer.text_width, t5.width);

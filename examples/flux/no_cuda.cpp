@@ -1,12 +1,7 @@
 // In place of cuda_engine.cu where the program is built without CUDA.
-#include "flux/engine.hpp"
+#include "common/no_cuda.hpp"
+#include "flux/pipeline.hpp"
 
-namespace ebb::flux {
-
-bool cuda_available() { return false; }
-
-std::unique_ptr<Machine> cuda_machine(int, std::size_t) {
-  throw ConfigError("--device cuda: this program was built without CUDA; configure with -D EBB_CUDA=ON, or use host");
-}
-
-}  // namespace ebb::flux
+template bool ebb::examples::cuda_available<ebb::flux::Pipeline>();
+template std::unique_ptr<ebb::examples::Machine<ebb::flux::Pipeline>> ebb::examples::cuda_machine<ebb::flux::Pipeline>(
+    int, std::size_t);

@@ -1,11 +1,9 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <limits>
 #include <span>
 #include <string>
@@ -13,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "common/items.hpp"
+#include "common/phase.hpp"
 #include "common/torch_random.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/ops/loop.hpp"
@@ -23,20 +23,7 @@
 
 namespace ebb::flux {
 
-/// Told of each finished piece of work: phase ("text", "denoise", "decode"), pieces done, pieces in all.
-using Progress = std::function<void(const char* phase, std::size_t done, std::size_t of)>;
-
 namespace detail {
-
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// The prompt as both encoders see it: T5 states [batch, tokens, text_width] and CLIP's pooled [batch, pooled_width].
 template <class T>
@@ -44,26 +31,6 @@ struct Encoded {
   std::size_t tokens = 0;
   std::vector<T> states, pooled;
 };
-
-/// Each of `count` rows of `size` elements `times` times, neighbours: row 0, row 0, row 1, row 1, ...
-template <class T>
-std::vector<T> repeat_rows(const std::vector<T>& rows, std::size_t count, std::size_t times) {
-  const std::size_t size = count == 0 ? 0 : rows.size() / count;
-  std::vector<T> result;
-  result.reserve(rows.size() * times);
-  for (std::size_t row = 0; row < count; ++row)
-    for (std::size_t time = 0; time < times; ++time)
-      result.insert(result.end(), rows.begin() + static_cast<std::ptrdiff_t>(row * size),
-                    rows.begin() + static_cast<std::ptrdiff_t>((row + 1) * size));
-  return result;
-}
-
-template <class T>
-std::vector<T> rounded(const std::vector<float>& values) {
-  std::vector<T> result(values.size());
-  std::transform(values.begin(), values.end(), result.begin(), [](float value) { return static_cast<T>(value); });
-  return result;
-}
 
 }  // namespace detail
 
@@ -75,8 +42,8 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
     if (*pixels < step || *pixels > 32768)
       throw ConfigError(concat(name, ": expected ", step, " to 32768 pixels, found ", *pixels));
     if (*pixels % step != 0) {
-      warnings.push_back(concat(name, " ", *pixels, " is not a multiple of ", step, ": ", *pixels / step * step,
-                                " is used"));
+      warnings.push_back(
+          concat(name, " ", *pixels, " is not a multiple of ", step, ": ", *pixels / step * step, " is used"));
       *pixels = *pixels / step * step;
     }
   }
@@ -114,9 +81,9 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
   }
 }
 
-/// Runs both text encoders. `ctx_t5` is the context of T5, whose residual stream does not fit float16.
-template <class Context, class T5Context>
-detail::Encoded<typename Context::element> encode_prompts(Context& ctx, T5Context& ctx_t5, const Model& model,
+/// Runs both text encoders.
+template <class Context>
+detail::Encoded<typename Context::element> encode_prompts(Context& ctx, const Model& model,
                                                           std::span<const std::string> prompts,
                                                           std::span<const std::string> prompts_2,
                                                           std::size_t max_sequence_length,
@@ -127,8 +94,8 @@ detail::Encoded<typename Context::element> encode_prompts(Context& ctx, T5Contex
                           std::vector<std::int32_t>& ids) {
     auto encoding = tokenizer.encode(prompt, length);
     if (!encoding.truncated_text.empty())
-      warnings.push_back(concat(name, " reads only ", length, " tokens; this was cut off: ",
-                                encoding.truncated_text.substr(0, 200),
+      warnings.push_back(concat(name, " reads only ", length,
+                                " tokens; this was cut off: ", encoding.truncated_text.substr(0, 200),
                                 encoding.truncated_text.size() > 200 ? "..." : ""));
     ids.insert(ids.end(), encoding.ids.begin(), encoding.ids.end());
   };
@@ -143,7 +110,8 @@ detail::Encoded<typename Context::element> encode_prompts(Context& ctx, T5Contex
   const std::size_t pooled_width = model.text_encoder.config.width;
   const std::size_t text_width = model.text_encoder_2.config.width;
   encoded.pooled.resize(batch * pooled_width);
-  using Wide = typename T5Context::element;
+  using Wide = std::conditional_t<std::is_same_v<T, float16>, float, T>;  // T5's residual stream overflows float16
+  auto ctx_t5 = ctx.template as<Wide>();
   std::vector<Wide> states(t5_ids.size() * text_width);
   {
     const auto frame = ctx.workspace().frame();
@@ -170,22 +138,21 @@ namespace detail {
 template <class T>
 struct Branch {
   Sequence sequence;
-  Matrix<const T> states;           // [batch * text_tokens, text_width]
-  std::span<const T> pooled;        // [batch, pooled_width], in host memory
-  Matrix<T> table;                  // [steps_at_once * batch, modulation_width]
-  Matrix<T> modulation;             // [batch, modulation_width]: the rows of the step that runs
+  Matrix<const T> states;     // [batch * text_tokens, text_width]
+  std::span<const T> pooled;  // [batch, pooled_width], in host memory
+  Matrix<T> table;            // [steps_at_once * batch, modulation_width]
+  Matrix<T> modulation;       // [batch, modulation_width]: the rows of the step that runs
 
   template <class Context>
   static Branch make(Context& ctx, const Transformer& transformer, const Encoded<T>& encoded, std::size_t batch,
                      std::size_t rows, std::size_t columns, std::size_t steps_at_once) {
     const TransformerConfig& config = transformer.config;
-    return {.sequence = Sequence::make(ctx, RotaryTables::make(config, encoded.tokens, rows, columns), batch,
-                                       rows * columns),
-            .states = {uploaded(ctx, std::span<const T>(encoded.states)).data(), batch * encoded.tokens,
-                       config.text_width},
-            .pooled = encoded.pooled,
-            .table = ctx.matrix(steps_at_once * batch, transformer.modulation_width()),
-            .modulation = ctx.matrix(batch, transformer.modulation_width())};
+    return {
+        .sequence = Sequence::make(ctx, config.rotary(encoded.tokens, rows, columns), batch, rows * columns),
+        .states = {uploaded(ctx, std::span<const T>(encoded.states)).data(), batch * encoded.tokens, config.text_width},
+        .pooled = encoded.pooled,
+        .table = ctx.matrix(steps_at_once * batch, transformer.modulation_width()),
+        .modulation = ctx.matrix(batch, transformer.modulation_width())};
   }
 
   /// Fills the table for steps of these timesteps (0..1).
@@ -209,10 +176,9 @@ struct Branch {
 }  // namespace detail
 
 /// FluxPipeline's `__call__`: text, noise, denoising loop, decoding. Weights must be loaded and reachable through
-/// `ctx.enter`; `ctx_t5` is the context of T5 (the same, or float32 where activations are float16). `progress` may
-/// throw to stop the run. @throws ConfigError, ShapeError
-template <class Context, class T5Context>
-Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request request, const Progress& progress) {
+/// `ctx.enter`. @throws ConfigError, ShapeError
+template <class Context>
+Result generate(Context& ctx, const Model& model, Request request, const examples::PhaseWatcher& watcher) {
   using T = typename Context::element;
   Result result;
   check(request, model, result.warnings);
@@ -222,31 +188,30 @@ Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request req
   const std::size_t columns = request.width / model.token_pixels();
   const std::size_t tokens = rows * columns;
 
-  progress("text", 0, 1);
-  const detail::Stopwatch text_watch;
+  watcher("text", 0, 1);
+  const examples::Stopwatch text_watch;
   detail::Encoded<T> positive, negative;
   if (request.embeds.empty()) {
-    positive = encode_prompts(ctx, ctx_t5, model, request.prompts,
-                              request.prompts_2.empty() ? request.prompts : request.prompts_2,
-                              request.max_sequence_length, result.warnings);
+    positive =
+        encode_prompts(ctx, model, request.prompts, request.prompts_2.empty() ? request.prompts : request.prompts_2,
+                       request.max_sequence_length, result.warnings);
   } else {
-    positive = {request.embeds.tokens, detail::rounded<T>(request.embeds.values),
-                detail::rounded<T>(request.pooled.values)};
+    positive = {request.embeds.tokens, examples::rounded<T>(request.embeds.values),
+                examples::rounded<T>(request.pooled.values)};
   }
   if (request.uses_cfg()) {
     std::vector<std::string> prompts = request.negative_prompts;
     prompts.resize(request.prompt_count(), prompts.front());
-    negative =
-        encode_prompts(ctx, ctx_t5, model, prompts, prompts, request.max_sequence_length, result.warnings);
+    negative = encode_prompts(ctx, model, prompts, prompts, request.max_sequence_length, result.warnings);
   }
   for (detail::Encoded<T>* encoded : {&positive, &negative}) {
-    encoded->states = detail::repeat_rows(encoded->states, request.prompt_count(), request.images_per_prompt);
-    encoded->pooled = detail::repeat_rows(encoded->pooled, request.prompt_count(), request.images_per_prompt);
+    encoded->states = examples::repeat_items(encoded->states, request.prompt_count(), request.images_per_prompt);
+    encoded->pooled = examples::repeat_items(encoded->pooled, request.prompt_count(), request.images_per_prompt);
   }
   result.text_seconds = text_watch.seconds();
-  progress("text", 1, 1);
+  watcher("text", 1, 1);
 
-  const detail::Stopwatch denoise_watch;
+  const examples::Stopwatch denoise_watch;
   ctx.workspace().release();
   std::vector<T> host_latents(checked_product(batch * tokens, config.channels));
   const Matrix<T> packed(host_latents.data(), batch * tokens, config.channels);
@@ -267,7 +232,8 @@ Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request req
     std::vector<detail::Branch<T>> branches;
     for (const detail::Encoded<T>* encoded : {&positive, &negative})
       if (!encoded->states.empty())
-        branches.push_back(detail::Branch<T>::make(ctx, model.transformer, *encoded, batch, rows, columns, steps_at_once));
+        branches.push_back(
+            detail::Branch<T>::make(ctx, model.transformer, *encoded, batch, rows, columns, steps_at_once));
     const Matrix<T> latents(uploaded(ctx, std::span<const T>(host_latents)).data(), packed.rows, packed.columns);
     std::vector<Matrix<T>> velocities(branches.size());
     for (auto& velocity : velocities) velocity = ctx.matrix(packed.rows, packed.columns);
@@ -298,18 +264,18 @@ Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request req
         guide(ctx, velocities[0], velocities[1], static_cast<float>(request.true_cfg), velocities[0]);
       add_scaled(ctx, velocities[0], width.elements(), latents);
     };
-    progress("denoise", 0, request.steps);
+    watcher("denoise", 0, request.steps);
     repeat(ctx, request.steps, prepare, body, [&](std::size_t step, double seconds) {
       result.step_seconds.push_back(seconds);
-      progress("denoise", step + 1, request.steps);
+      watcher("denoise", step + 1, request.steps);
     });
     download(ctx, latents.elements(), std::span(host_latents));
   }
   result.latents = {batch, tokens, config.channels, std::vector<float>(host_latents.begin(), host_latents.end())};
   result.denoise_seconds = denoise_watch.seconds();
 
-  const detail::Stopwatch decode_watch;
-  progress("decode", 0, 1);
+  const examples::Stopwatch decode_watch;
+  watcher("decode", 0, 1);
   ctx.workspace().release();  // its pieces have the sizes of the loop's activations
   std::vector<T> unpacked_values(host_latents.size());
   std::vector<T> decoded_values(checked_product(batch * request.height, request.width * 3));
@@ -329,8 +295,21 @@ Result generate(Context& ctx, T5Context& ctx_t5, const Model& model, Request req
     result.pictures.push_back(std::move(picture));
   }
   result.decode_seconds = decode_watch.seconds();
-  progress("decode", 1, 1);
+  watcher("decode", 1, 1);
   return result;
 }
+
+/// What engines run.
+struct Pipeline {
+  using Model = flux::Model;
+  using Request = flux::Request;
+  using Result = flux::Result;
+  static constexpr const char* denoiser = "transformer";
+
+  template <class Context>
+  static Result run(Context& ctx, const Model& model, const Request& request, const examples::PhaseWatcher& watcher) {
+    return generate(ctx, model, request, watcher);
+  }
+};
 
 }  // namespace ebb::flux

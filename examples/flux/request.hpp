@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "common/autoencoder_kl.hpp"
+#include "common/phase.hpp"
 
 namespace ebb::flux {
 
@@ -30,7 +33,7 @@ struct Request {
   std::size_t max_sequence_length = 512;
   examples::Slicing slicing = examples::Slicing::off;
   examples::Tiling tiling = examples::Tiling::off;
-  Batch latents;  // packed noise; empty: drawn from the seed
+  Batch latents;         // packed noise; empty: drawn from the seed
   Batch embeds, pooled;  // T5 states [B, S, C] and CLIP's pooled output [B, 1, C]; empty: encoded from the prompts
 
   std::size_t prompt_count() const { return embeds.empty() ? prompts.size() : embeds.items; }
@@ -44,13 +47,19 @@ struct Picture {
   std::vector<std::uint8_t> rgb;
 };
 
-/// Seconds by phase, and what came out.
-struct Result {
+/// What came out.
+struct Result : examples::Phases {
   Batch latents;  // packed, after the last step
   std::vector<Picture> pictures;
-  double text_seconds = 0, denoise_seconds = 0, decode_seconds = 0;
-  std::vector<double> step_seconds;
-  std::vector<std::string> warnings;
 };
+
+/// The largest difference of two results' pictures, in levels of 255.
+inline int largest_difference(const Result& a, const Result& b) {
+  int largest = 0;
+  for (std::size_t picture = 0; picture < a.pictures.size(); ++picture)
+    for (std::size_t i = 0; i < a.pictures[picture].rgb.size(); ++i)
+      largest = std::max(largest, std::abs(int{a.pictures[picture].rgb[i]} - int{b.pictures[picture].rgb[i]}));
+  return largest;
+}
 
 }  // namespace ebb::flux

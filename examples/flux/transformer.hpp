@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "common/config_file.hpp"
+#include "common/embedder.hpp"
+#include "common/rotary.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/nn/linear.hpp"
 #include "ebb/nn/norm.hpp"
@@ -20,6 +22,8 @@
 namespace ebb::flux {
 
 using examples::ConfigFile;
+using examples::Embedder;
+using examples::RotaryTables;
 
 /// What `transformer/config.json` says of a FluxTransformer2DModel.
 struct TransformerConfig {
@@ -46,44 +50,21 @@ struct TransformerConfig {
     std::copy(axes.begin(), axes.end(), config.rope_axes.begin());
     if (axes[0] + axes[1] + axes[2] != config.head_dim || axes[0] % 2 || axes[1] % 2 || axes[2] % 2)
       throw ConfigError(concat(file.path().string(), ": field \"axes_dims_rope\": expected three even numbers ",
-                               "that sum to attention_head_dim ", config.head_dim, ", found [", axes[0], ", ",
-                               axes[1], ", ", axes[2], "]"));
+                               "that sum to attention_head_dim ", config.head_dim, ", found [", axes[0], ", ", axes[1],
+                               ", ", axes[2], "]"));
     if (config.channels % 4 != 0 || config.out_channels != config.channels)
       throw ConfigError(concat(file.path().string(), ": in_channels must be a multiple of 4 and equal ",
                                "out_channels, found ", config.channels, " and ", config.out_channels));
     return config;
   }
-};
 
-/// Cosines and sines of the rotary embedding, [text + image tokens, head_dim], each value twice (pairs 2i, 2i+1).
-/// Computed in double and stored in float, as FluxPosEmbed does. Text tokens sit at (0, 0, 0), the image token in
-/// row y and column x at (0, y, x).
-struct RotaryTables {
-  std::size_t tokens = 0;
-  std::size_t head_dim = 0;
-  std::vector<float> cosines, sines;
-
-  static RotaryTables make(const TransformerConfig& config, std::size_t text_tokens, std::size_t rows,
-                           std::size_t columns) {
-    RotaryTables tables{.tokens = text_tokens + rows * columns, .head_dim = config.head_dim, .cosines = {},
-                        .sines = {}};
-    tables.cosines.resize(checked_product(tables.tokens, config.head_dim));
-    tables.sines.resize(tables.cosines.size());
-    for (std::size_t token = 0; token < tables.tokens; ++token) {
-      std::array<std::size_t, 3> position{};
-      if (token >= text_tokens)
-        position = {0, (token - text_tokens) / columns, (token - text_tokens) % columns};
-      std::size_t at = token * config.head_dim;
-      for (std::size_t axis = 0; axis < 3; ++axis)
-        for (std::size_t pair = 0; pair < config.rope_axes[axis]; pair += 2, at += 2) {
-          const double frequency =
-              1.0 / std::pow(10000.0, static_cast<double>(pair) / static_cast<double>(config.rope_axes[axis]));
-          const double angle = static_cast<double>(position[axis]) * frequency;
-          tables.cosines[at] = tables.cosines[at + 1] = static_cast<float>(std::cos(angle));
-          tables.sines[at] = tables.sines[at + 1] = static_cast<float>(std::sin(angle));
-        }
-    }
-    return tables;
+  /// Text tokens sit at (0, 0, 0), the image token in row y and column x at (0, y, x).
+  RotaryTables rotary(std::size_t text_tokens, std::size_t rows, std::size_t columns) const {
+    return RotaryTables::make(rope_axes, text_tokens + rows * columns, [&](std::size_t token) {
+      return token < text_tokens
+                 ? std::array<std::size_t, 3>{}
+                 : std::array{std::size_t{0}, (token - text_tokens) / columns, (token - text_tokens) % columns};
+    });
   }
 };
 
@@ -120,27 +101,6 @@ auto residual_clip() {
     return Identity{};
 }
 
-/// Two linears with SiLU between them.
-struct Embedder {
-  nn::Linear linear_1, linear_2;
-
-  static consteval auto members() {
-    return std::tuple{field{"linear_1", &Embedder::linear_1}, field{"linear_2", &Embedder::linear_2}};
-  }
-  static Embedder make(std::size_t inputs, std::size_t outputs) {
-    return {nn::Linear::make(inputs, outputs), nn::Linear::make(outputs, outputs)};
-  }
-  /// x [batch, inputs] -> y [batch, outputs], or y += with `Residual{y}`
-  template <class Context, class... Stages>
-  void forward(Context& ctx, Matrix<const typename Context::element> x, Matrix<typename Context::element> y,
-               Stages... stages) const {
-    const auto frame = ctx.workspace().frame();
-    const auto hidden = ctx.matrix(x.rows, linear_1.outputs());
-    call(ctx, linear_1, x, hidden, Silu{});
-    call(ctx, linear_2, hidden, y, stages...);
-  }
-};
-
 /// Sum of the embeddings of timestep, guidance (dev only) and pooled text.
 struct Conditioning {
   static constexpr bool hoisted = true;
@@ -153,7 +113,8 @@ struct Conditioning {
     return std::tuple{field{"timestep_embedder", &C::timestep}, field{"guidance_embedder", &C::guidance},
                       field{"text_embedder", &C::text}};
   }
-  /// timesteps, guidances [rows] in host memory, both already times 1000; pooled [rows, pooled_width] -> y [rows, width]
+  /// timesteps, guidances [rows] in host memory, both already times 1000; pooled [rows, pooled_width] -> y [rows,
+  /// width]
   template <class Context>
   void forward(Context& ctx, std::span<const float> timesteps, std::span<const float> guidances,
                Matrix<const typename Context::element> pooled, Matrix<typename Context::element> y) const {
@@ -177,9 +138,7 @@ struct Modulation {
   nn::Linear linear;
 
   static consteval auto members() { return std::tuple{field{"linear", &Modulation::linear}}; }
-  static Modulation make(std::size_t width, std::size_t chunks) {
-    return {nn::Linear::make(width, chunks * width)};
-  }
+  static Modulation make(std::size_t width, std::size_t chunks) { return {nn::Linear::make(width, chunks * width)}; }
   /// active [batch, width], the conditioning after SiLU -> y [batch, chunks * width]
   template <class Context>
   void forward(Context& ctx, Matrix<const typename Context::element> active,
@@ -211,14 +170,12 @@ struct FeedForward {
 /// x [batch * tokens, width] -> rows [first, first + tokens) of each item's queries, keys and values
 template <class Context>
 void project(Context& ctx, const nn::Linear& query, const nn::Linear& key, const nn::Linear& value,
-             const nn::HeadNorm& query_norm, const nn::HeadNorm& key_norm, const Sequence& sequence,
-             std::size_t first, std::size_t tokens, Matrix<const typename Context::element> x,
-             Matrix<typename Context::element> q, Matrix<typename Context::element> k,
-             Matrix<typename Context::element> v) {
+             const nn::HeadNorm& query_norm, const nn::HeadNorm& key_norm, const Sequence& sequence, std::size_t first,
+             std::size_t tokens, Matrix<const typename Context::element> x, Matrix<typename Context::element> q,
+             Matrix<typename Context::element> k, Matrix<typename Context::element> v) {
   const auto each = [&](const auto& layer, auto& target) {
     for (std::size_t item = 0; item < sequence.batch; ++item)
-      call(ctx, layer, x.rows_from(item * tokens, tokens),
-           target.rows_from(item * sequence.tokens() + first, tokens));
+      call(ctx, layer, x.rows_from(item * tokens, tokens), target.rows_from(item * sequence.tokens() + first, tokens));
   };
   const auto turn = [&](const nn::HeadNorm& norm, auto& target) {
     for (std::size_t item = 0; item < sequence.batch; ++item)
@@ -253,15 +210,22 @@ struct DoubleBlock {
 
   static consteval auto members() {
     using B = DoubleBlock;
-    return std::tuple{field{"norm1", &B::image_modulation},        field{"norm1_context", &B::text_modulation},
-                      field{"attn.to_q", &B::query},               field{"attn.to_k", &B::key},
-                      field{"attn.to_v", &B::value},               field{"attn.norm_q", &B::query_norm},
-                      field{"attn.norm_k", &B::key_norm},          field{"attn.add_q_proj", &B::text_query},
-                      field{"attn.add_k_proj", &B::text_key},      field{"attn.add_v_proj", &B::text_value},
+    return std::tuple{field{"norm1", &B::image_modulation},
+                      field{"norm1_context", &B::text_modulation},
+                      field{"attn.to_q", &B::query},
+                      field{"attn.to_k", &B::key},
+                      field{"attn.to_v", &B::value},
+                      field{"attn.norm_q", &B::query_norm},
+                      field{"attn.norm_k", &B::key_norm},
+                      field{"attn.add_q_proj", &B::text_query},
+                      field{"attn.add_k_proj", &B::text_key},
+                      field{"attn.add_v_proj", &B::text_value},
                       field{"attn.norm_added_q", &B::text_query_norm},
                       field{"attn.norm_added_k", &B::text_key_norm},
-                      field{"attn.to_out.0", &B::image_out},       field{"attn.to_add_out", &B::text_out},
-                      field{"ff", &B::image_feed_forward},         field{"ff_context", &B::text_feed_forward}};
+                      field{"attn.to_out.0", &B::image_out},
+                      field{"attn.to_add_out", &B::text_out},
+                      field{"ff", &B::image_feed_forward},
+                      field{"ff_context", &B::text_feed_forward}};
   }
   static DoubleBlock make(const TransformerConfig& config) {
     const auto square = nn::Linear::make(config.width(), config.width());
@@ -292,15 +256,12 @@ struct DoubleBlock {
     const std::size_t width = config.width();
     const auto mod_image = modulation.columns_from(0, 6 * width);
     const auto mod_text = modulation.columns_from(6 * width, 6 * width);
-    const auto chunk = [&](const auto& chunks, std::size_t index) {
-      return chunks.columns_from(index * width, width);
-    };
+    const auto chunk = [&](const auto& chunks, std::size_t index) { return chunks.columns_from(index * width, width); };
     const auto image_normed = ctx.matrix(image.rows, width);
     const auto text_normed = ctx.matrix(text.rows, width);
     layer_norm_modulate(ctx, image, chunk(mod_image, 0), chunk(mod_image, 1), sequence.image_tokens, 1e-6f,
                         image_normed);
-    layer_norm_modulate(ctx, text, chunk(mod_text, 0), chunk(mod_text, 1), sequence.text_tokens, 1e-6f,
-                        text_normed);
+    layer_norm_modulate(ctx, text, chunk(mod_text, 0), chunk(mod_text, 1), sequence.text_tokens, 1e-6f, text_normed);
     {
       const auto attention_frame = ctx.workspace().frame();
       const std::size_t rows = sequence.batch * sequence.tokens();
@@ -308,12 +269,12 @@ struct DoubleBlock {
       const auto k = ctx.matrix(rows, width);
       const auto v = ctx.matrix(rows, width);
       const auto attended = ctx.matrix(rows, width);
-      project(ctx, query, key, value, query_norm, key_norm, sequence, sequence.text_tokens,
-              sequence.image_tokens, image_normed, q, k, v);
-      project(ctx, text_query, text_key, text_value, text_query_norm, text_key_norm, sequence, 0,
-              sequence.text_tokens, text_normed, q, k, v);
-      attention(ctx, q, k, v, attention_shape(config, sequence),
-                1.0f / std::sqrt(static_cast<float>(config.head_dim)), AttentionMask::none, {}, attended);
+      project(ctx, query, key, value, query_norm, key_norm, sequence, sequence.text_tokens, sequence.image_tokens,
+              image_normed, q, k, v);
+      project(ctx, text_query, text_key, text_value, text_query_norm, text_key_norm, sequence, 0, sequence.text_tokens,
+              text_normed, q, k, v);
+      attention(ctx, q, k, v, attention_shape(config, sequence), 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
+                AttentionMask::none, {}, attended);
       const auto finish = [&](const nn::Linear& out, auto& stream, auto& chunks, std::size_t first,
                               std::size_t tokens) {
         for (std::size_t item = 0; item < sequence.batch; ++item) {
@@ -329,10 +290,8 @@ struct DoubleBlock {
                         image_normed);
     call(ctx, image_feed_forward, image_normed, image,
          GatedResidual{chunk(mod_image, 5), sequence.image_tokens, image});
-    layer_norm_modulate(ctx, text, chunk(mod_text, 3), chunk(mod_text, 4), sequence.text_tokens, 1e-6f,
-                        text_normed);
-    call(ctx, text_feed_forward, text_normed, text,
-         GatedResidual{chunk(mod_text, 5), sequence.text_tokens, text},
+    layer_norm_modulate(ctx, text, chunk(mod_text, 3), chunk(mod_text, 4), sequence.text_tokens, 1e-6f, text_normed);
+    call(ctx, text_feed_forward, text_normed, text, GatedResidual{chunk(mod_text, 5), sequence.text_tokens, text},
          residual_clip<typename Context::element>());
   }
 };
@@ -348,16 +307,16 @@ struct SingleBlock {
 
   static consteval auto members() {
     using B = SingleBlock;
-    return std::tuple{field{"norm", &B::modulation},    field{"proj_mlp", &B::up},
-                      field{"attn.to_q", &B::query},    field{"attn.to_k", &B::key},
-                      field{"attn.to_v", &B::value},    field{"attn.norm_q", &B::query_norm},
+    return std::tuple{field{"norm", &B::modulation},      field{"proj_mlp", &B::up},
+                      field{"attn.to_q", &B::query},      field{"attn.to_k", &B::key},
+                      field{"attn.to_v", &B::value},      field{"attn.norm_q", &B::query_norm},
                       field{"attn.norm_k", &B::key_norm}, field{"proj_out", &B::out}};
   }
   static SingleBlock make(const TransformerConfig& config) {
     const std::size_t width = config.width();
     const auto square = nn::Linear::make(width, width);
     const auto norm = nn::HeadNorm::make(config.head_dim, 1e-6f);
-    return {Modulation::make(width, 3), nn::Linear::make(width, 4 * width), square, square, square, norm, norm,
+    return {Modulation::make(width, 3),        nn::Linear::make(width, 4 * width), square, square, square, norm, norm,
             nn::Linear::make(5 * width, width)};
   }
 
@@ -370,19 +329,17 @@ struct SingleBlock {
     const auto frame = ctx.workspace().frame();
     const std::size_t width = config.width();
     const auto normed = ctx.matrix(joint.rows, width);
-    layer_norm_modulate(ctx, joint, mod.columns_from(0, width), mod.columns_from(width, width),
-                        sequence.tokens(), 1e-6f, normed);
+    layer_norm_modulate(ctx, joint, mod.columns_from(0, width), mod.columns_from(width, width), sequence.tokens(),
+                        1e-6f, normed);
     const auto both = ctx.matrix(joint.rows, 5 * width);  // [attention | feed-forward]: the concatenation is free
     call(ctx, up, normed, both.columns_from(width, 4 * width), GeluTanh{});
     const auto q = ctx.matrix(joint.rows, width);
     const auto k = ctx.matrix(joint.rows, width);
     const auto v = ctx.matrix(joint.rows, width);
     project(ctx, query, key, value, query_norm, key_norm, sequence, 0, sequence.tokens(), normed, q, k, v);
-    attention(ctx, q, k, v, attention_shape(config, sequence),
-              1.0f / std::sqrt(static_cast<float>(config.head_dim)), AttentionMask::none, {},
-              both.columns_from(0, width));
-    call(ctx, out, both, joint,
-         GatedResidual{mod.columns_from(2 * width, width), sequence.tokens(), joint},
+    attention(ctx, q, k, v, attention_shape(config, sequence), 1.0f / std::sqrt(static_cast<float>(config.head_dim)),
+              AttentionMask::none, {}, both.columns_from(0, width));
+    call(ctx, out, both, joint, GatedResidual{mod.columns_from(2 * width, width), sequence.tokens(), joint},
          residual_clip<typename Context::element>());
   }
 };
@@ -412,8 +369,7 @@ struct Transformer {
   static Transformer make(const TransformerConfig& config) {
     const std::size_t width = config.width();
     Transformer model{nn::Linear::make(config.channels, width),
-                      {Embedder::make(Conditioning::sinusoids, width), {},
-                       Embedder::make(config.pooled_width, width)},
+                      {Embedder::make(Conditioning::sinusoids, width), {}, Embedder::make(config.pooled_width, width)},
                       nn::Linear::make(config.text_width, width),
                       {},
                       {},
@@ -430,8 +386,8 @@ struct Transformer {
 
   /// Columns of a modulation: the shifts, scales and gates of all blocks and of the last norm, in their order.
   std::size_t modulation_width() const {
-    return (double_blocks.size() * DoubleBlock::modulation_chunks + single_blocks.size() * SingleBlock::modulation_chunks +
-            2) *
+    return (double_blocks.size() * DoubleBlock::modulation_chunks +
+            single_blocks.size() * SingleBlock::modulation_chunks + 2) *
            config.width();
   }
 
@@ -456,7 +412,7 @@ struct Transformer {
     };
     const auto active = ctx.matrix(pooled.rows, width);
     call(ctx, conditioning, thousand(timesteps), thousand(guidances), pooled, active);
-    silu(ctx, active, active);
+    map(ctx, active, Silu{}, active);
     std::size_t next = 0;
     const auto columns = [&](std::size_t chunks) {
       return modulation.columns_from(std::exchange(next, next + chunks * width), chunks * width);
@@ -509,13 +465,13 @@ struct Transformer {
     const auto mod = columns(2);
     const auto normed = ctx.matrix(latents.rows, width);
     for (std::size_t item = 0; item < batch; ++item)
-      layer_norm_modulate(
-          ctx, joint.rows_from(item * sequence.tokens() + sequence.text_tokens, sequence.image_tokens),
-          mod.columns_from(width, width).rows_from(item, 1), mod.columns_from(0, width).rows_from(item, 1),
-          sequence.image_tokens, 1e-6f, normed.rows_from(item * sequence.image_tokens, sequence.image_tokens));
+      layer_norm_modulate(ctx, joint.rows_from(item * sequence.tokens() + sequence.text_tokens, sequence.image_tokens),
+                          mod.columns_from(width, width).rows_from(item, 1),
+                          mod.columns_from(0, width).rows_from(item, 1), sequence.image_tokens, 1e-6f,
+                          normed.rows_from(item * sequence.image_tokens, sequence.image_tokens));
     call(ctx, image_out, normed, velocity);
   }
 };
-static_assert(Module<Embedder> && Module<DoubleBlock> && Module<SingleBlock> && Module<Transformer>);
+static_assert(Module<DoubleBlock> && Module<SingleBlock> && Module<Transformer>);
 
 }  // namespace ebb::flux

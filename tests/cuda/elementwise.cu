@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -53,6 +54,27 @@ void check_arithmetic() {
              [](double x, double z, double) { return x + z; });
       agrees([&](Matrix<T> y) { return ebb::cuda::launch_gated_residual(left, gates, 3, right, y, nullptr); },
              [](double x, double residual, double g) { return residual + g * x; });
+      const auto wide_gate = on_device(std::vector<float>(gate.begin(), gate.end()));
+      agrees(
+          [&](Matrix<T> y) {
+            return ebb::cuda::launch_gated_residual(left, Matrix<float>(wide_gate.data(), 2, columns, stride), 3, right,
+                                                    y, nullptr);
+          },
+          [](double x, double residual, double g) { return residual + g * x; });
+      const auto factors = on_device(std::vector<float>{0.25f, -2.0f});
+      agrees(
+          [&](Matrix<T> y) {
+            return ebb::cuda::launch_linear_combination(std::array<Matrix<const T>, 2>{left, right}, factors.data(), y,
+                                                        nullptr);
+          },
+          [](double x, double z, double) { return 0.25 * x - 2.0 * z; });
+      const auto floats = poisoned<float>(rows * columns);
+      check(ebb::cuda::launch_map(left, ebb::Identity{}, Matrix<float>(floats.data(), rows, columns), nullptr));
+      agrees(
+          [&](Matrix<T> y) {
+            return ebb::cuda::launch_map(Matrix<float>(floats.data(), rows, columns), ebb::Identity{}, y, nullptr);
+          },
+          [](double x, double, double) { return x; });
       // in place, padding untouched
       check(ebb::cuda::launch_add(left, right, left, nullptr));
       const auto found = on_host(device_a);

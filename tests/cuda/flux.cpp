@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "flux/engine.hpp"
+#include "common/engine.hpp"
+#include "flux/pipeline.hpp"
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
 
@@ -22,8 +23,8 @@ const std::string guide = "transformer=nf4,text_encoder_2=nf4";
 
 void nobody(const char*, std::size_t, std::size_t) {}
 
-flux::Machine& gpu() {
-  static const auto machine = flux::cuda_machine(0, std::numeric_limits<std::size_t>::max());
+examples::Machine<flux::Pipeline>& gpu() {
+  static const auto machine = examples::cuda_machine<flux::Pipeline>(0, std::numeric_limits<std::size_t>::max());
   return *machine;
 }
 
@@ -37,22 +38,22 @@ class Session {
                           1, {}}) {}
 
   flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                   flux::Machine& machine = gpu(), Fusion fusion = Fusion::on) {
+                   examples::Machine<flux::Pipeline>& machine = gpu(), Fusion fusion = Fusion::on) {
     const auto engine = machine.engine(model_, weights_, {{policy, {}}, compute_, fusion});
     auto result = engine->run(request, nobody);
     traffic_ = engine->traffic();
     bound_bytes_ = engine->plan().bound_bytes;
     return result;
   }
-  const flux::Traffic& traffic() const { return traffic_; }
+  const examples::Traffic& traffic() const { return traffic_; }
   std::size_t bound_bytes() const { return bound_bytes_; }
-  const flux::Weights& weights() const { return weights_; }
+  const examples::Weights& weights() const { return weights_; }
 
  private:
   flux::Model model_;
   DType compute_;
-  flux::Weights weights_;
-  flux::Traffic traffic_;
+  examples::Weights weights_;
+  examples::Traffic traffic_;
   std::size_t bound_bytes_ = 0;
 };
 
@@ -109,7 +110,7 @@ TEST_CASE("16-bit activations on a GPU stay close to diffusers in the same type"
 TEST_CASE("every format gives on a GPU what it gives on the host") {
   const testing::Golden golden("dev");
   const auto request = testing::request_of(golden);
-  const auto host = flux::host_machine(1);
+  const auto host = examples::host_machine<flux::Pipeline>(1);
   FormatChoice nested, wide;
   nested.block.nested = DoubleQuantization::on;
   wide.block.block_size = 128;
@@ -155,5 +156,5 @@ TEST_CASE("no policy, run length or lookahead changes a bit on a GPU, nor do gra
 }
 
 TEST_CASE("a GPU that is not there is an error that says what is") {
-  CHECK_THROWS_WITH_AS(flux::cuda_machine(1000, 0), doctest::Contains("no GPU 1000"), ConfigError);
+  CHECK_THROWS_WITH_AS(examples::cuda_machine<flux::Pipeline>(1000, 0), doctest::Contains("no GPU 1000"), ConfigError);
 }

@@ -98,6 +98,14 @@ void check_row_norms() {
           const std::size_t item = row / rows_per_item;
           return normed(row, column) * (1.0 + scale(item, column)) + shift(item, column);
         });
+        const Rows<float> wide_shift(2, columns, padding, ++seed), wide_scale(2, columns, padding, ++seed);
+        y = poisoned<T>(rows * columns);
+        check(ebb::cuda::launch_layer_norm_modulate(x.matrix(), wide_shift.matrix(), wide_scale.matrix(), rows_per_item,
+                                                    epsilon, Matrix<T>(y.data(), rows, columns), nullptr));
+        agrees(y, rows, columns, [&](std::size_t row, std::size_t column) {
+          const std::size_t item = row / rows_per_item;
+          return normed(row, column) * (1.0 + wide_scale(item, column)) + wide_shift(item, column);
+        });
         y = poisoned<T>(rows * columns);
         check(ebb::cuda::launch_rms_norm(x.matrix(), device_gamma.data(), epsilon, Matrix<T>(y.data(), rows, columns),
                                          nullptr));
@@ -110,38 +118,38 @@ void check_row_norms() {
 }
 
 template <class T>
-void check_rope() {
+void check_rope(bool together) {
   unsigned seed = 500;
   for (const std::size_t head_dim : {2, 6, 64, 96, 128, 320})
-    for (const std::size_t heads : {1, 5, 24}) {
+    for (const std::size_t heads : {1, 5, 24, 40}) {
       CAPTURE(head_dim);
       CAPTURE(heads);
+      const std::size_t group = together ? heads * head_dim : head_dim;  // columns that are normalized together
       constexpr std::size_t tokens = 5, batch = 2;
       const std::size_t width = heads * head_dim;
-      const Rows<T> x(batch * tokens, width, head_dim == 64 ? 3 : 8, ++seed);
-      const auto gamma = random_values<float>(head_dim, ++seed);
+      const Rows<T> x(batch * tokens, width, head_dim == 64 ? (together ? 2 : 3) : 8, ++seed);
+      const auto gamma = random_values<float>(group, ++seed);
       const auto cosines = random_values<float>(tokens * head_dim, ++seed);
       const auto sines = random_values<float>(tokens * head_dim, ++seed);
       const auto device_gamma = on_device(gamma), device_cosines = on_device(cosines), device_sines = on_device(sines);
       check(ebb::cuda::launch_rms_norm_rope(
-          x.matrix(), device_gamma.data(), epsilon, Matrix<const float>(device_cosines.data(), tokens, head_dim),
-          Matrix<const float>(device_sines.data(), tokens, head_dim), heads, nullptr));
+          x.matrix(), device_gamma.data(), group, epsilon, Matrix<const float>(device_cosines.data(), tokens, head_dim),
+          Matrix<const float>(device_sines.data(), tokens, head_dim), nullptr));
       const auto found = on_host(x.memory);
       std::vector<T> samples;
       std::vector<double> expected;
       std::size_t touched = 0;
       for (std::size_t row = 0; row < x.rows; ++row) {
         for (std::size_t column = 0; column < width; ++column) {
-          const std::size_t first = column / head_dim * head_dim;
+          const std::size_t first = column / group * group;
           double squares = 0.0;
-          for (std::size_t i = 0; i < head_dim; ++i) squares += x(row, first + i) * x(row, first + i);
-          const double inverse =
-              1.0 / std::sqrt(squares / static_cast<double>(head_dim) + static_cast<double>(epsilon));
+          for (std::size_t i = 0; i < group; ++i) squares += x(row, first + i) * x(row, first + i);
+          const double inverse = 1.0 / std::sqrt(squares / static_cast<double>(group) + static_cast<double>(epsilon));
           const auto normed = [&](std::size_t at) {
             const double value = x(row, at) * inverse * static_cast<double>(gamma[at - first]);
             return static_cast<double>(static_cast<float>(T(static_cast<float>(value))));
           };
-          const std::size_t table = row % tokens * head_dim + column - first;
+          const std::size_t table = row % tokens * head_dim + column % head_dim;
           const double other = column % 2 == 0 ? -normed(column + 1) : normed(column - 1);
           expected.push_back(normed(column) * static_cast<double>(cosines[table]) +
                              other * static_cast<double>(sines[table]));
@@ -204,7 +212,8 @@ TEST_CASE_TEMPLATE("row norms agree with double precision", T, float, ebb::bfloa
 }
 
 TEST_CASE_TEMPLATE("rms_norm_rope agrees with double precision", T, float, ebb::bfloat16, ebb::float16) {
-  check_rope<T>();
+  check_rope<T>(false);
+  check_rope<T>(true);
 }
 
 TEST_CASE_TEMPLATE("group_norm agrees with double precision", T, float, ebb::bfloat16, ebb::float16) {
@@ -215,8 +224,10 @@ TEST_CASE_TEMPLATE("group_norm agrees with double precision", T, float, ebb::bfl
 TEST_CASE("norms refuse what does not fit together") {
   const DeviceBuffer<float> memory(64);
   const Matrix<float> x(memory.data(), 2, 8);
-  CHECK(ebb::cuda::launch_rms_norm_rope(x, memory.data(), epsilon, Matrix<const float>(memory.data(), 1, 3),
-                                        Matrix<const float>(memory.data(), 1, 3), 2, nullptr) == cudaErrorInvalidValue);
+  CHECK(ebb::cuda::launch_rms_norm_rope(x, memory.data(), 3, epsilon, Matrix<const float>(memory.data(), 1, 3),
+                                        Matrix<const float>(memory.data(), 1, 3), nullptr) == cudaErrorInvalidValue);
+  CHECK(ebb::cuda::launch_rms_norm_rope(x, memory.data(), 6, epsilon, Matrix<const float>(memory.data(), 1, 4),
+                                        Matrix<const float>(memory.data(), 1, 4), nullptr) == cudaErrorInvalidValue);
   CHECK(ebb::cuda::launch_layer_norm_modulate(x, x, x, 0, epsilon, x, nullptr) == cudaErrorInvalidValue);
   const ebb::Image<float> image{memory.data(), 1, 1, 1, 5};
   CHECK(ebb::cuda::launch_group_norm(image, 2, memory.data(), memory.data(), epsilon, ebb::Identity{}, image,

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "support/random.hpp"
@@ -48,11 +49,17 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
   for (T& value : x) value = static_cast<T>(static_cast<float>(value) + offset);
   const auto gamma = random.normal(width), beta = random.normal(width);
   const auto shift = random.normal<T>(items * width), scale = random.normal<T>(items * width);
-  std::vector<T> plain(x.size()), modulated(x.size()), rms(x.size());
+  const std::vector<float> wide_shift(shift.begin(), shift.end()), wide_scale(scale.begin(), scale.end());
+  std::vector<T> plain(x.size()), modulated(x.size()), by_floats(x.size()), rms(x.size());
   const std::size_t count = rows * items;
   layer_norm(run.ctx, {x.data(), count, width}, gamma, beta, 1e-6f, Matrix<T>(plain.data(), count, width));
-  layer_norm_modulate(run.ctx, {x.data(), count, width}, {shift.data(), items, width}, {scale.data(), items, width},
-                      rows, 1e-6f, Matrix<T>(modulated.data(), count, width));
+  layer_norm_modulate(run.ctx, {x.data(), count, width}, Matrix<const T>(shift.data(), items, width),
+                      Matrix<const T>(scale.data(), items, width), rows, 1e-6f,
+                      Matrix<T>(modulated.data(), count, width));
+  layer_norm_modulate(run.ctx, {x.data(), count, width}, Matrix<const float>(wide_shift.data(), items, width),
+                      Matrix<const float>(wide_scale.data(), items, width), rows, 1e-6f,
+                      Matrix<T>(by_floats.data(), count, width));
+  CHECK(std::memcmp(by_floats.data(), modulated.data(), modulated.size() * sizeof(T)) == 0);
   rms_norm(run.ctx, {x.data(), count, width}, gamma, 1e-6f, Matrix<T>(rms.data(), count, width));
   std::vector<double> want_plain, want_modulated, want_rms;
   for (std::size_t row = 0; row < count; ++row) {
@@ -70,26 +77,28 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
 }
 
 template <Element T>
-void check_rope(testing::Random& random, std::size_t batch, std::size_t tokens, std::size_t heads, std::size_t dim) {
+void check_rope(testing::Random& random, std::size_t batch, std::size_t tokens, std::size_t heads, std::size_t dim,
+                std::size_t heads_together = 1) {
   Run<T> run;
+  const std::size_t normed = heads_together * dim;
   auto x = random.normal<T>(batch * tokens * heads * dim);
   const auto original = x;
-  const auto gamma = random.normal(dim), angles = random.normal(tokens * dim / 2, 3.0f);
+  const auto gamma = random.normal(normed), angles = random.normal(tokens * dim / 2, 3.0f);
   std::vector<float> cosines(tokens * dim), sines(tokens * dim);
   for (std::size_t i = 0; i < cosines.size(); ++i) {
     cosines[i] = std::cos(angles[i / 2]);
     sines[i] = std::sin(angles[i / 2]);
   }
   rms_norm_rope(run.ctx, Matrix<T>(x.data(), batch * tokens, heads * dim), gamma, 1e-6f, {cosines.data(), tokens, dim},
-                {sines.data(), tokens, dim}, heads);
+                {sines.data(), tokens, dim});
   std::vector<double> expected;
-  for (std::size_t row = 0; row < batch * tokens * heads; ++row) {
-    const auto s = statistics(dim, [&](std::size_t i) { return at(original, row * dim + i); });
-    const std::size_t token = row / heads % tokens;
-    for (std::size_t i = 0; i < dim; i += 2) {
-      const double even = at(original, row * dim + i) / s.root * gamma[i];
-      const double odd = at(original, row * dim + i + 1) / s.root * gamma[i + 1];
-      const double c = cosines[token * dim + i], si = sines[token * dim + i];
+  for (std::size_t first = 0; first < original.size(); first += normed) {
+    const auto s = statistics(normed, [&](std::size_t i) { return at(original, first + i); });
+    const std::size_t token = first / (heads * dim) % tokens;
+    for (std::size_t i = 0; i < normed; i += 2) {
+      const double even = at(original, first + i) / s.root * gamma[i];
+      const double odd = at(original, first + i + 1) / s.root * gamma[i + 1];
+      const double c = cosines[token * dim + i % dim], si = sines[token * dim + i % dim];
       expected.push_back(even * c - odd * si);
       expected.push_back(odd * c + even * si);
     }
@@ -145,6 +154,14 @@ TEST_CASE("head norm and rotation equal plain loops") {
   check_rope<bfloat16>(random, 2, 33, 4, 64);
 }
 
+TEST_CASE("a norm across all heads and the rotation of each equal plain loops") {
+  testing::Random random(24);
+  check_rope<float>(random, 1, 1, 2, 2, 2);
+  check_rope<float>(random, 2, 7, 3, 18, 3);
+  check_rope<float>(random, 1, 50, 12, 128, 12);
+  check_rope<bfloat16>(random, 2, 33, 4, 64, 4);
+}
+
 TEST_CASE("group norm equals plain loops, with and without SiLU") {
   testing::Random random(23);
   check_groups<float>(random, 1, 1, 8, 2);
@@ -158,12 +175,14 @@ TEST_CASE("norms refuse extents that do not fit") {
   std::vector<float> x(64), y(64), g(8), h(7);
   CHECK_THROWS_AS(layer_norm(run.ctx, {x.data(), 4, 8}, g, h, 1e-6f, Matrix<float>(y.data(), 4, 8)), ShapeError);
   CHECK_THROWS_AS(rms_norm(run.ctx, {x.data(), 4, 8}, h, 1e-6f, Matrix<float>(y.data(), 4, 8)), ShapeError);
-  CHECK_THROWS_AS(layer_norm_modulate(run.ctx, {x.data(), 4, 8}, {g.data(), 1, 8}, {g.data(), 1, 8}, 3, 1e-6f,
-                                      Matrix<float>(y.data(), 4, 8)),
+  CHECK_THROWS_AS(layer_norm_modulate(run.ctx, {x.data(), 4, 8}, Matrix<float>(g.data(), 1, 8),
+                                      Matrix<float>(g.data(), 1, 8), 3, 1e-6f, Matrix<float>(y.data(), 4, 8)),
                   ShapeError);
-  CHECK_THROWS_AS(rms_norm_rope(run.ctx, Matrix<float>(x.data(), 4, 8), g, 1e-6f, {x.data(), 3, 8}, {y.data(), 3, 8}, 1),
+  CHECK_THROWS_AS(rms_norm_rope(run.ctx, Matrix<float>(x.data(), 4, 8), g, 1e-6f, {x.data(), 3, 8}, {y.data(), 3, 8}),
                   ShapeError);
-  CHECK_THROWS_AS(group_norm(run.ctx, {x.data(), 1, 2, 4, 8}, 3, g, g, 1e-6f, Activation::none,
-                             Image<float>{y.data(), 1, 2, 4, 8}),
+  CHECK_THROWS_AS(rms_norm_rope(run.ctx, Matrix<float>(x.data(), 4, 16), g, 1e-6f, {x.data(), 4, 4}, {y.data(), 4, 4}),
                   ShapeError);
+  CHECK_THROWS_AS(
+      group_norm(run.ctx, {x.data(), 1, 2, 4, 8}, 3, g, g, 1e-6f, Activation::none, Image<float>{y.data(), 1, 2, 4, 8}),
+      ShapeError);
 }

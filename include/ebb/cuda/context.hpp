@@ -98,6 +98,12 @@ class Context : public Activations<T, Workspace> {
   explicit Context(Engine& engine, Offload* offload = nullptr)
       : Activations<T, Workspace>(engine.workspace), engine_(&engine), offload_(offload) {}
 
+  /// The same context for activations of another type.
+  template <Element U>
+  Context<U> as() const {
+    return Context<U>(*engine_, offload_);
+  }
+
   Engine& engine() const { return *engine_; }
   cudaStream_t stream() const { return engine_->streams.handle(Stream::compute); }
   Offload* offload() const { return offload_; }

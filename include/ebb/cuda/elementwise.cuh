@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -38,11 +39,11 @@ cudaError_t launch_elementwise(std::size_t rows, std::size_t columns, const Body
   return cudaGetLastError();
 }
 
-template <class T, class Stage>
+template <class From, class Stage, class To>
 struct Map {
-  Matrix<const T> x;
+  Matrix<const From> x;
   Stage stage;
-  Matrix<T> y;
+  Matrix<To> y;
   template <int width>
   __device__ void operator()(std::size_t row, std::size_t column) const {
     float values[width];
@@ -69,10 +70,10 @@ struct Add {
   }
 };
 
-template <class T>
+template <class Gate, class T>
 struct AddGated {
   Matrix<const T> x;
-  Matrix<const T> gate;
+  Matrix<const Gate> gate;
   std::size_t rows_per_item;
   Matrix<const T> residual;
   Matrix<T> y;
@@ -88,13 +89,18 @@ struct AddGated {
   }
 };
 
-template <class From, class T>
-struct Convert {
-  Matrix<const From> x;
+template <class T, std::size_t count>
+struct LinearCombination {
+  Matrix<const T> inputs[count];
+  const float* coefficients;
   Matrix<T> y;
   template <int width>
   __device__ void operator()(std::size_t row, std::size_t column) const {
-    y(row, column) = static_cast<T>(static_cast<float>(x(row, column)));
+    float sum = 0.0f;
+#pragma unroll
+    for (std::size_t i = 0; i < count; ++i)
+      sum = __fadd_rn(sum, __fmul_rn(__ldg(coefficients + i), static_cast<float>(inputs[i](row, column))));
+    y(row, column) = static_cast<T>(sum);
   }
 };
 
@@ -181,13 +187,14 @@ struct TimestepEmbedding {
 
 }  // namespace detail
 
-/// y = stage(x), element by element in float32, e.g. `Silu`. y may be x. Stages that read matrices of their own do so
-/// one element at a time: `launch_add` and `launch_gated_residual` are faster.
-template <Element T, Epilogue Stage>
-cudaError_t launch_map(std::type_identity_t<Matrix<const T>> x, const Stage& stage, Matrix<T> y,
-                       cudaStream_t stream) noexcept {
-  const detail::Map<T, Stage> body{x, stage, y};
-  return vectorizable(x, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
+/// y = stage(x), element by element in float32, e.g. `Silu`; `Identity` converts. y may be x where the types are the same.
+/// Stages that read matrices of their own do so one element at a time: `launch_add` and `launch_gated_residual` are faster.
+template <class From, Epilogue Stage, Element To>
+requires Element<std::remove_const_t<From>>
+cudaError_t launch_map(Matrix<From> x, const Stage& stage, Matrix<To> y, cudaStream_t stream) noexcept {
+  const detail::Map<std::remove_const_t<From>, Stage, To> body{x, stage, y};
+  constexpr int width = std::min(vector_width<From>, vector_width<To>);
+  return vectorizable(x, y) ? detail::launch_elementwise<width>(y.rows, y.columns, body, stream)
                             : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
 }
 
@@ -202,22 +209,28 @@ cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identi
 
 /// y = residual + gate * x, rounded once; y may be x or the residual.
 ///
-/// @param gate [items, columns]; `rows_per_item` consecutive rows use one row of it
-template <Element T>
-cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, std::type_identity_t<Matrix<const T>> gate,
+/// @param gate [items, columns], of T or float32; `rows_per_item` consecutive rows use one row of it
+template <Element T, class Gate>
+requires Element<std::remove_const_t<Gate>>
+cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matrix<Gate> gate,
                                   std::size_t rows_per_item, std::type_identity_t<Matrix<const T>> residual,
                                   Matrix<T> y, cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
-  const detail::AddGated<T> body{x, gate, rows_per_item, residual, y};
+  const detail::AddGated<std::remove_const_t<Gate>, T> body{x, gate, rows_per_item, residual, y};
   return vectorizable(x, gate, residual, y)
              ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
              : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
 }
 
-/// y = x in another type, rounded to nearest even.
-template <Element From, Element T>
-cudaError_t launch_convert(Matrix<const From> x, Matrix<T> y, cudaStream_t stream) noexcept {
-  return detail::launch_elementwise<1>(y.rows, y.columns, detail::Convert<From, T>{x, y}, stream);
+/// y = the sum of coefficients[i] * inputs[i], from left to right, every operation rounded to float32; y may be an input.
+///
+/// @param coefficients [count], on the device
+template <Element T, std::size_t count>
+cudaError_t launch_linear_combination(const std::array<Matrix<const T>, count>& inputs, const float* coefficients,
+                                      Matrix<T> y, cudaStream_t stream) noexcept {
+  detail::LinearCombination<T, count> body{{}, coefficients, y};
+  std::copy(inputs.begin(), inputs.end(), body.inputs);
+  return detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
 }
 
 /// y = y + factor[0] * x, the product rounded to T first; see ops/elementwise.hpp.

@@ -68,8 +68,8 @@ template <class T>
 inline constexpr bool is_residual<Residual<T>> = true;
 template <class Stage>
 inline constexpr bool is_gated_residual = false;
-template <class T>
-inline constexpr bool is_gated_residual<GatedResidual<T>> = true;
+template <class Gate, class T>
+inline constexpr bool is_gated_residual<GatedResidual<Gate, T>> = true;
 
 /// The whole weight in T: itself where it is dense in T, else dequantized or converted into the workspace.
 template <class T, class Format>
@@ -80,8 +80,8 @@ Matrix<const T> dense_weight(const Context<T>& ctx, const QuantizedTensor<Format
       return {weight.values().data(), rows, columns};
     } else {
       const Matrix<T> dense = ctx.matrix(rows, columns);
-      check(launch_convert(Matrix<const typename Format::Code>(weight.values().data(), rows, columns), dense,
-                           ctx.stream()));
+      check(launch_map(Matrix<const typename Format::Code>(weight.values().data(), rows, columns), Identity{}, dense,
+                       ctx.stream()));
       return dense;
     }
   } else {
@@ -117,7 +117,7 @@ void linear_dense(const Context<T>& ctx, Matrix<const T> x, Matrix<const T> weig
       bias = Parts::bias_of(stage);
     } else {
       const Matrix<T> rounded = ctx.matrix(1, y.columns);
-      check(launch_convert(Matrix<const float>(Parts::bias_of(stage), 1, y.columns), rounded, ctx.stream()));
+      check(launch_map(Matrix<const float>(Parts::bias_of(stage), 1, y.columns), Identity{}, rounded, ctx.stream()));
       bias = rounded.data;
     }
   }
@@ -171,8 +171,8 @@ void linear_few(const Context<T>& ctx, Matrix<const T> x, const BlockwiseTensor&
 
 /// See ops/linear.hpp. Few tokens read a 4-bit weight once, as it is; for more, it is dequantized into the workspace and
 /// multiplied by cuBLASLt. Stages that cuBLASLt fuses cost nothing; behind others the product is rounded to T once more.
-template <Element T, Epilogue Stage>
-void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyTensor& weight, Stage stage,
+template <Element T, Epilogue Stage, QuantFormat... Formats>
+void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyOf<Formats...>& weight, Stage stage,
             Matrix<T> y) {
   check_linear(x, weight.shape(), y);
   if (y.size() == 0) return;

@@ -69,6 +69,29 @@ struct Modulated {  // normed * (1 + scale) + shift
   }
 };
 
+template <class T>
+struct ScaledRotated {  // normed * gamma, rounded, then pairs of columns turned by their head's angles
+  const float* gamma;
+  Matrix<const float> cosines;
+  Matrix<const float> sines;
+  template <int width>
+  __device__ void operator()(float (&values)[width], std::size_t row, std::size_t column) const {
+    static_assert(width % 2 == 0);
+    float factors[width], c[width], s[width];
+    const std::size_t in_head = column % cosines.columns;
+    load_floats(factors, gamma + column);
+    load_floats(c, cosines.row(row % cosines.rows) + in_head);
+    load_floats(s, sines.row(row % cosines.rows) + in_head);
+#pragma unroll
+    for (int i = 0; i < width; i += 2) {
+      const float even = static_cast<float>(static_cast<T>(values[i] * factors[i]));
+      const float odd = static_cast<float>(static_cast<T>(values[i + 1] * factors[i + 1]));
+      values[i] = even * c[i] - odd * s[i];
+      values[i + 1] = odd * c[i + 1] + even * s[i + 1];
+    }
+  }
+};
+
 /// One thread block a row. A row of up to 256 * 4 vectors is read once; of a longer one the rest is read again.
 template <int width, bool centered, class T, class Finish>
 __global__ void __launch_bounds__(norm_threads, 4)
@@ -203,14 +226,14 @@ cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const flo
 
 /// (x - mean) / sqrt(variance + epsilon) * (1 + scale) + shift; y may be x.
 ///
-/// @param shift [items, columns], `scale` [items, columns]; `rows_per_item` consecutive rows use one row of them
-template <Element T>
-cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x,
-                                       std::type_identity_t<Matrix<const T>> shift,
-                                       std::type_identity_t<Matrix<const T>> scale, std::size_t rows_per_item,
-                                       float epsilon, Matrix<T> y, cudaStream_t stream) noexcept {
+/// @param shift [items, columns], `scale` [items, columns], of T or float32; `rows_per_item` consecutive rows use one row
+template <Element T, class Modulation>
+requires Element<std::remove_const_t<Modulation>>
+cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
+                                       Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon,
+                                       Matrix<T> y, cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
-  return detail::launch_row_norm<true>(x, epsilon, detail::Modulated<T>{shift, scale, rows_per_item}, y,
+  return detail::launch_row_norm<true>(x, epsilon, detail::Modulated<std::remove_const_t<Modulation>>{shift, scale, rows_per_item}, y,
                                        vectorizable(x, y, shift, scale), stream);
 }
 
@@ -222,20 +245,35 @@ cudaError_t launch_rms_norm(std::type_identity_t<Matrix<const T>> x, const float
   return detail::launch_row_norm<false>(x, epsilon, detail::Scaled{gamma}, y, vectors, stream);
 }
 
-/// RMS norm of each head and rotation of its pairs (2i, 2i + 1), in place; see ops/norm.hpp.
+/// RMS norm of each head, or of all together, and rotation of pairs (2i, 2i + 1), in place; see ops/norm.hpp.
 ///
-/// @param x       [batch * tokens, heads * head_dim], head_dim even
-/// @param gamma   [head_dim], on the device
+/// @param x       [batch * tokens, heads * head_dim], head_dim even; pairs are aligned to twice an element's size
+/// @param gamma   [gamma_columns] on the device: head_dim of them, or as many as x has columns
 /// @param cosines [tokens, head_dim], `sines` likewise; row r of x uses row r % tokens
 template <Element T>
-cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, float epsilon, Matrix<const float> cosines,
-                                 Matrix<const float> sines, std::size_t heads, cudaStream_t stream) noexcept {
+cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, std::size_t gamma_columns, float epsilon,
+                                 Matrix<const float> cosines, Matrix<const float> sines, cudaStream_t stream) noexcept {
   if (x.rows == 0 || x.columns == 0) return cudaSuccess;
   const std::size_t head_dim = cosines.columns;
-  if (head_dim % 2 != 0 || heads * head_dim != x.columns || cosines.rows == 0 || x.rows >= (std::size_t{1} << 31) ||
-      head_dim >= (std::size_t{1} << 30) || heads >= (std::size_t{1} << 30))
+  if (head_dim == 0 || head_dim % 2 != 0 || x.columns % head_dim != 0 ||
+      (gamma_columns != head_dim && gamma_columns != x.columns) || cosines.rows == 0 ||
+      x.rows >= (std::size_t{1} << 31) || x.columns >= (std::size_t{1} << 30))
     return cudaErrorInvalidValue;
   const auto rows = static_cast<unsigned>(x.rows);
+  const std::size_t heads = x.columns / head_dim;
+  const bool aligned = vectorizable(x, cosines, sines) && detail::aligned_to_16(gamma);
+  if (gamma_columns != head_dim) {
+    const detail::ScaledRotated<T> finish{gamma, cosines, sines};
+    if (aligned && head_dim % vector_width<T> == 0)
+      detail::row_norm_kernel<vector_width<T>, false>
+          <<<rows, detail::norm_threads, 0, stream>>>(Matrix<const T>(x), epsilon, finish, x);
+    else if (reinterpret_cast<std::uintptr_t>(x.data) % (2 * sizeof(T)) == 0 && x.stride % 2 == 0)
+      detail::row_norm_kernel<2, false>
+          <<<rows, detail::norm_threads, 0, stream>>>(Matrix<const T>(x), epsilon, finish, x);
+    else
+      return cudaErrorMisalignedAddress;
+    return cudaGetLastError();
+  }
   const auto dim = static_cast<int>(head_dim);
   const auto launch = [&]<int width, bool vectors>() {
     int lanes = 1;
@@ -244,7 +282,7 @@ cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, float epsilon,
         x, gamma, epsilon, cosines, sines, static_cast<int>(heads), dim, lanes);
   };
   constexpr int width = vector_width<T>;
-  if (head_dim % width == 0 && vectorizable(x, cosines, sines) && detail::aligned_to_16(gamma))
+  if (head_dim % width == 0 && aligned)
     launch.template operator()<width, true>();
   else
     launch.template operator()<2, false>();

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -60,10 +61,18 @@ void download(const Context<T>& ctx, std::type_identity_t<std::span<const U>> fr
 
 // ops/elementwise.hpp
 
-template <Element T>
-void silu(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, Matrix<T> y) {
-  check_same_extents("silu", x, y);
-  check(launch_map(x, Silu{}, y, ctx.stream()));
+template <Element T, class From, Epilogue Stage, Element To>
+requires Element<std::remove_const_t<From>>
+void map(const Context<T>& ctx, Matrix<From> x, Stage stage, Matrix<To> y) {
+  check_same_extents("map", x, y);
+  check(launch_map(x, stage, y, ctx.stream()));
+}
+
+template <Element T, std::size_t count>
+void linear_combination(const Context<T>& ctx, const std::array<Matrix<const T>, count>& inputs,
+                        std::span<const float> coefficients, Matrix<T> y) {
+  check_linear_combination(inputs, coefficients.size(), y);
+  check(launch_linear_combination(inputs, coefficients.data(), y, ctx.stream()));
 }
 
 template <Element T>
@@ -152,10 +161,10 @@ void layer_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, 
   check(launch_layer_norm(x, gamma.data(), beta.data(), epsilon, y, ctx.stream()));
 }
 
-template <Element T>
-void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x,
-                         std::type_identity_t<Matrix<const T>> shift, std::type_identity_t<Matrix<const T>> scale,
-                         std::size_t rows_per_item, float epsilon, Matrix<T> y) {
+template <Element T, class Modulation>
+requires Element<std::remove_const_t<Modulation>>
+void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
+                         Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon, Matrix<T> y) {
   check_row_norm("layer_norm_modulate", x, x.columns, y);
   check_modulation("layer_norm_modulate", x, shift, rows_per_item);
   check_modulation("layer_norm_modulate", x, scale, rows_per_item);
@@ -171,9 +180,9 @@ void rms_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, st
 
 template <Element T>
 void rms_norm_rope(const Context<T>& ctx, Matrix<T> x, std::span<const float> gamma, float epsilon,
-                   Matrix<const float> cosines, Matrix<const float> sines, std::size_t heads) {
-  check_rope(x, gamma.size(), cosines, sines, heads);
-  check(launch_rms_norm_rope(x, gamma.data(), epsilon, cosines, sines, heads, ctx.stream()));
+                   Matrix<const float> cosines, Matrix<const float> sines) {
+  check_rope(x, gamma.size(), cosines, sines);
+  check(launch_rms_norm_rope(x, gamma.data(), gamma.size(), epsilon, cosines, sines, ctx.stream()));
 }
 
 template <Element T>

@@ -75,9 +75,9 @@ static_assert(Epilogue<Multiply<float>>);
 
 /// residual(row, column) + gate(item, column) * value, where `rows_per_item` consecutive rows belong to one item of the
 /// batch: how a diffusion transformer's block adds to its stream. The residual may be the target itself.
-template <class T>
+template <class Gate, class T>
 struct GatedResidual {
-  Matrix<const T> gate;       // [batch, columns]
+  Matrix<const Gate> gate;    // [batch, columns]
   std::size_t rows_per_item;  // tokens of one item
   Matrix<const T> residual;   // [rows, columns]
   EBB_HOST_DEVICE float operator()(float value, std::size_t row, std::size_t column) const {
@@ -85,8 +85,8 @@ struct GatedResidual {
            static_cast<float>(gate(row / rows_per_item, column)) * value;
   }
 };
-template <class T, class U>
-GatedResidual(Matrix<T>, std::size_t, Matrix<U>) -> GatedResidual<std::remove_const_t<T>>;
-static_assert(Epilogue<GatedResidual<float>>);
+template <class Gate, class T>
+GatedResidual(Matrix<Gate>, std::size_t, Matrix<T>) -> GatedResidual<std::remove_const_t<Gate>, std::remove_const_t<T>>;
+static_assert(Epilogue<GatedResidual<float, float>>);
 
 }  // namespace ebb

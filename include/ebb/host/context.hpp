@@ -24,6 +24,12 @@ class Context : public Activations<T, Workspace> {
   Context(Workspace& workspace, int threads, Offload* offload = nullptr, Fusion fusion = Fusion::on)
       : Activations<T, Workspace>(workspace), threads_(threads < 1 ? 1 : threads), offload_(offload), fusion_(fusion) {}
 
+  /// The same context for activations of another type.
+  template <Element U>
+  Context<U> as() const {
+    return Context<U>(this->workspace(), threads_, offload_, fusion_);
+  }
+
   int threads() const { return threads_; }
   Fusion fusion() const { return fusion_; }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <type_traits>
 
 #include "ebb/core/dtype.hpp"
+#include "ebb/epilogue/epilogue.hpp"
 #include "ebb/host/context.hpp"
 #include "ebb/ops/elementwise.hpp"
 #include "ebb/tensor/any_of.hpp"
@@ -15,14 +17,13 @@
 namespace ebb::host {
 
 /// See ops/elementwise.hpp.
-template <Element T>
-void silu(const Context<T>&, std::type_identity_t<Matrix<const T>> x, Matrix<T> y) {
-  check_same_extents("silu", x, y);
+template <Element T, class From, Epilogue Stage, Element To>
+requires Element<std::remove_const_t<From>>
+void map(const Context<T>&, Matrix<From> x, Stage stage, Matrix<To> y) {
+  check_same_extents("map", x, y);
   for (std::size_t row = 0; row < x.rows; ++row)
-    for (std::size_t i = 0; i < x.columns; ++i) {
-      const auto value = static_cast<float>(x(row, i));
-      y(row, i) = static_cast<T>(value / (1.0f + std::exp(-value)));
-    }
+    for (std::size_t i = 0; i < x.columns; ++i)
+      y(row, i) = static_cast<To>(stage(static_cast<float>(x(row, i)), row, i));
 }
 
 /// See ops/elementwise.hpp.
@@ -49,7 +50,8 @@ float rounded_product(float a, float b) {
 
 /// See ops/elementwise.hpp.
 template <Element T>
-void add_scaled(const Context<T>&, std::type_identity_t<Matrix<const T>> x, std::span<const float> factor, Matrix<T> y) {
+void add_scaled(const Context<T>&, std::type_identity_t<Matrix<const T>> x, std::span<const float> factor,
+                Matrix<T> y) {
   check_add_scaled(x, factor.size(), y);
   for (std::size_t row = 0; row < y.rows; ++row)
     for (std::size_t i = 0; i < y.columns; ++i)
@@ -68,6 +70,20 @@ void guide(const Context<T>&, std::type_identity_t<Matrix<const T>> conditional,
       const auto base = static_cast<float>(unconditional(row, i));
       const auto difference = static_cast<float>(static_cast<T>(static_cast<float>(conditional(row, i)) - base));
       y(row, i) = static_cast<T>(base + detail::rounded_product<T>(scale, difference));
+    }
+}
+
+/// See ops/elementwise.hpp.
+template <Element T, std::size_t count>
+void linear_combination(const Context<T>&, const std::array<Matrix<const T>, count>& inputs,
+                        std::span<const float> coefficients, Matrix<T> y) {
+  check_linear_combination(inputs, coefficients.size(), y);
+  for (std::size_t row = 0; row < y.rows; ++row)
+    for (std::size_t i = 0; i < y.columns; ++i) {
+      float sum = 0.0f;
+      for (std::size_t input = 0; input < count; ++input)
+        sum += coefficients[input] * static_cast<float>(inputs[input](row, i));
+      y(row, i) = static_cast<T>(sum);
     }
 }
 

@@ -55,8 +55,7 @@ Matrix<const float> as_float(const Context<T>& ctx, const Matrix<const T>& x) {
     const Matrix<float> copy(ctx.template array<float>(x.size()).data(), x.rows, x.columns);
 #pragma omp parallel for num_threads(ctx.threads()) schedule(static) if (x.size() > 65536)
     for (std::size_t row = 0; row < x.rows; ++row)
-      for (std::size_t column = 0; column < x.columns; ++column)
-        copy(row, column) = static_cast<float>(x(row, column));
+      for (std::size_t column = 0; column < x.columns; ++column) copy(row, column) = static_cast<float>(x(row, column));
     return copy;
   }
 }
@@ -109,16 +108,17 @@ float dot_row(const QuantizedTensor<Format>& weight, std::size_t first_block, st
     const float* map = weight.nested_map().data();
     const float* nested = weight.nested_scales().data();
     const float mean = *weight.nested_offset();
-    return dot_blocks(codes, blocks, weight.group(), Format::values.data(),
-                      [=](std::size_t block) {
-                        const std::size_t at = first_block + block;
-                        return nested_scale(map[scale_codes[at]], nested[at / nested_block_size], mean);
-                      },
-                      x);
+    return dot_blocks(
+        codes, blocks, weight.group(), Format::values.data(),
+        [=](std::size_t block) {
+          const std::size_t at = first_block + block;
+          return nested_scale(map[scale_codes[at]], nested[at / nested_block_size], mean);
+        },
+        x);
   }
   const float* scales = weight.scales().data() + first_block;
-  return dot_blocks(codes, blocks, weight.group(), Format::values.data(),
-                    [scales](std::size_t block) { return scales[block]; }, x);
+  return dot_blocks(
+      codes, blocks, weight.group(), Format::values.data(), [scales](std::size_t block) { return scales[block]; }, x);
 }
 
 /// Few rows: each thread decodes rows of the weight once and takes their products with all rows of x.
@@ -276,7 +276,8 @@ void linear_int8(const Context<T>& ctx, const Matrix<const float>& x, const Quan
       for (std::size_t i = 0; i < m; ++i)
         for (std::size_t n = 0; n < columns; ++n) {
           const float scale = weight.scale(first + n);
-          float value = static_cast<float>(sum[i * panel_columns + n]) * (scales[i] * scale) * (1.0f / (127.0f * 127.0f));
+          float value =
+              static_cast<float>(sum[i * panel_columns + n]) * (scales[i] * scale) * (1.0f / (127.0f * 127.0f));
           for (const std::size_t column : outliers)
             value += half(i, column) * INT8::decode(codes[(first + n) * k + column], scale);
           y(i, first + n) = static_cast<T>(stage(value, i, first + n));
@@ -288,9 +289,9 @@ void linear_int8(const Context<T>& ctx, const Matrix<const float>& x, const Quan
 }  // namespace detail
 
 /// See ops/linear.hpp. Quantized weights are decoded a panel of outputs at a time, never as a whole.
-template <Element T, Epilogue Stage>
-void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyTensor& weight, Stage stage,
-            Matrix<T> y) {
+template <Element T, Epilogue Stage, QuantFormat... Formats>
+void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyOf<Formats...>& weight,
+            Stage stage, Matrix<T> y) {
   check_linear(x, weight.shape(), y);
   if (y.size() == 0) return;
   (void)weight.segment();  // throws here what would end the program inside a parallel region

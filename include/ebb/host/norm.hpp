@@ -77,17 +77,17 @@ void layer_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, 
 }
 
 /// See ops/norm.hpp.
-template <Element T>
-void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x,
-                         std::type_identity_t<Matrix<const T>> shift, std::type_identity_t<Matrix<const T>> scale,
-                         std::size_t rows_per_item, float epsilon, Matrix<T> y) {
+template <Element T, class Modulation>
+requires Element<std::remove_const_t<Modulation>>
+void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
+                         Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon, Matrix<T> y) {
   check_row_norm("layer_norm_modulate", x, x.columns, y);
   check_modulation("layer_norm_modulate: shift", x, shift, rows_per_item);
   check_modulation("layer_norm_modulate: scale", x, scale, rows_per_item);
   detail::for_each_row(ctx, x.rows, x.size(), [&](std::size_t row) {
     const detail::Moments moments = detail::moments(x.row(row), x.columns, epsilon);
-    const T* shifts = shift.row(row / rows_per_item);
-    const T* scales = scale.row(row / rows_per_item);
+    const Modulation* shifts = shift.row(row / rows_per_item);
+    const Modulation* scales = scale.row(row / rows_per_item);
     for (std::size_t i = 0; i < x.columns; ++i) {
       const float normed = moments.normalized(static_cast<float>(x(row, i)));
       y(row, i) = static_cast<T>(normed * (1.0f + static_cast<float>(scales[i])) + static_cast<float>(shifts[i]));
@@ -110,22 +110,25 @@ void rms_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, st
 /// See ops/norm.hpp.
 template <Element T>
 void rms_norm_rope(const Context<T>& ctx, Matrix<T> x, std::span<const float> gamma, float epsilon,
-                   Matrix<const float> cosines, Matrix<const float> sines, std::size_t heads) {
-  const std::size_t head_dim = gamma.size();
-  check_rope(x, head_dim, cosines, sines, heads);
+                   Matrix<const float> cosines, Matrix<const float> sines) {
+  check_rope(x, gamma.size(), cosines, sines);
+  const std::size_t head_dim = cosines.columns;
   detail::for_each_row(ctx, x.rows, x.size(), [&](std::size_t row) {
     const float* cosine = cosines.row(row % cosines.rows);
     const float* sine = sines.row(row % cosines.rows);
-    for (std::size_t head = 0; head < heads; ++head) {
-      T* values = x.row(row) + head * head_dim;
-      const float inverse = detail::inverse_root_mean_square(values, head_dim, epsilon);
-      for (std::size_t i = 0; i < head_dim; i += 2) {
+    T* values = x.row(row);
+    for (std::size_t first = 0; first < x.columns; first += gamma.size()) {
+      const float inverse = detail::inverse_root_mean_square(values + first, gamma.size(), epsilon);
+      const auto normed = [&](std::size_t i) {
         // Rounded before the rotation: the norm is an operation of its own in the reference.
-        const float even = static_cast<float>(static_cast<T>(static_cast<float>(values[i]) * inverse * gamma[i]));
-        const float odd =
-            static_cast<float>(static_cast<T>(static_cast<float>(values[i + 1]) * inverse * gamma[i + 1]));
-        values[i] = static_cast<T>(even * cosine[i] - odd * sine[i]);
-        values[i + 1] = static_cast<T>(odd * cosine[i + 1] + even * sine[i + 1]);
+        return static_cast<float>(static_cast<T>(static_cast<float>(values[first + i]) * inverse * gamma[i]));
+      };
+      for (std::size_t i = 0; i < gamma.size(); i += 2) {
+        const float even = normed(i);
+        const float odd = normed(i + 1);
+        const std::size_t at = (first + i) % head_dim;
+        values[first + i] = static_cast<T>(even * cosine[at] - odd * sine[at]);
+        values[first + i + 1] = static_cast<T>(odd * cosine[at + 1] + even * sine[at + 1]);
       }
     }
   });

@@ -193,7 +193,8 @@ class Loader {
     }
     const P target = parameter;
     // Vectors are float32 in memory, with the values that the compute type can hold.
-    const DType rounding = std::is_same_v<P, Vector> ? options_.compute : type;
+    if (std::is_same_v<P, Vector>) type = has_path_part(stored, conventions_.kept) ? DType::f32 : options_.compute;
+    const DType rounding = type;
     job.fill = [this, stored, target, rounding](std::span<std::byte> segment) {
       if constexpr (std::is_same_v<P, Vector>)
         convert(stored, target, rounding, false, segment);

@@ -48,19 +48,19 @@ struct RMSNorm {
 };
 static_assert(LeafModule<RMSNorm>);
 
-/// RMSNorm of each head followed by the rotary embedding, in place: what Flux does to queries and keys.
+/// RMSNorm followed by the rotary embedding, in place: what diffusion transformers do to queries and keys. Each head by
+/// itself (Flux), or all of them together (Wan): as long as the weight is.
 struct HeadNorm {
-  Vector weight;  // [head_dim]
+  Vector weight;  // [head_dim] or [heads * head_dim]
   NormConfig config;
 
   static consteval auto members() { return std::tuple{field{"weight", &HeadNorm::weight}}; }
-  static HeadNorm make(std::size_t head_dim, float epsilon) { return {Vector(Shape{head_dim}), {epsilon}}; }
+  static HeadNorm make(std::size_t width, float epsilon) { return {Vector(Shape{width}), {epsilon}}; }
   /// x [tokens * batch, heads * head_dim] in place; cosines, sines [tokens, head_dim]
   template <class Context>
   void forward(Context& ctx, Matrix<typename Context::element> x, Matrix<const float> cosines,
                Matrix<const float> sines) const {
-    rms_norm_rope(ctx, x, weight.values(), config.epsilon, cosines, sines,
-                  x.columns / weight.shape()[0]);
+    rms_norm_rope(ctx, x, weight.values(), config.epsilon, cosines, sines);
   }
 };
 static_assert(LeafModule<HeadNorm>);

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "flux/engine.hpp"
+#include "common/engine.hpp"
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
 #include "support/temporary_directory.hpp"
@@ -44,17 +44,17 @@ class Session {
     plan_ = engine->plan();
     return result;
   }
-  const flux::Traffic& traffic() const { return traffic_; }
+  const examples::Traffic& traffic() const { return traffic_; }
   const Plan& plan() const { return plan_; }
   flux::Model& model() { return model_; }
-  const flux::Weights& weights() const { return weights_; }
+  const examples::Weights& weights() const { return weights_; }
 
  private:
-  std::unique_ptr<flux::Machine> machine_ = flux::host_machine(1);
+  std::unique_ptr<examples::Machine<flux::Pipeline>> machine_ = examples::host_machine<flux::Pipeline>(1);
   flux::Model model_;
   DType compute_;
-  flux::Weights weights_;
-  flux::Traffic traffic_;
+  examples::Weights weights_;
+  examples::Traffic traffic_;
   Plan plan_;
 };
 

@@ -51,7 +51,7 @@ std::vector<T> velocity(const testing::Golden& golden, LoadOptions options = {})
   const auto text_pooled = convert(pooled);
   const auto& call_facts = golden.call();
   const Shape noise = golden.shape("noise");
-  const auto rotary = flux::RotaryTables::make(model->config, text[1], noise[2] / 2, noise[3] / 2);
+  const auto rotary = model->config.rotary(text[1], noise[2] / 2, noise[3] / 2);
   const auto sequence = flux::Sequence::make(host.ctx, rotary, out[0], out[1]);
   const std::vector<float> timesteps(out[0], golden.floats(half ? "bf16.forward.timestep" : "forward.timestep").front());
   const std::vector<float> guidances(out[0], call_facts.at("guidance_scale").get<float>());

@@ -8,17 +8,16 @@
 #include <utility>
 #include <vector>
 
+#include "common/phase.hpp"
+#include "common/report.hpp"
 #include "ebb/io/checkpoint.hpp"
 #include "ebb/io/load.hpp"
 #include "ebb/io/stored_quantization.hpp"
 #include "ebb/memory/storage.hpp"
 #include "ebb/offload/disk.hpp"
 #include "ebb/offload/hash.hpp"
-#include "flux/model.hpp"
-#include "flux/pipeline.hpp"
-#include "flux/report.hpp"
 
-namespace ebb::flux {
+namespace ebb::examples {
 
 /// What to make of the files.
 struct WeightOptions {
@@ -38,8 +37,9 @@ class Weights {
 
   /// Settles formats, then reads, rounds and quantizes each component straight into its arena. `model` must stay
   /// where it is. @throws FileError, ConfigError, ValueError, MemoryError
+  template <class Model>
   Weights(Model& model, const WeightOptions& options) {
-    const detail::Stopwatch watch;
+    const Stopwatch watch;
     const std::vector<std::string> names(Model::component_names.begin(), Model::component_names.end());
     options.plan.check_components(names);
     model.for_each_component([&](const std::string& name, auto& component) {
@@ -59,7 +59,7 @@ class Weights {
       const Loader loader(component, name, checkpoint, load);
       warnings_.insert(warnings_.end(), loader.warnings().begin(), loader.warnings().end());
       report_.components.emplace_back(name, loader.footprint());
-      const detail::Stopwatch fill_watch;
+      const Stopwatch fill_watch;
       homes_.push_back({loader.outline(), keep(name, loader, checkpoint, options)});
       report_.quantize_seconds += fill_watch.seconds();
     });
@@ -104,4 +104,4 @@ class Weights {
   std::vector<std::string> warnings_;
 };
 
-}  // namespace ebb::flux
+}  // namespace ebb::examples

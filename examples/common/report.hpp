@@ -7,24 +7,24 @@
 #include <utility>
 #include <vector>
 
+#include "common/phase.hpp"
 #include "ebb/io/atomic_file.hpp"
 #include "ebb/io/footprint.hpp"
 #include "ebb/offload/group.hpp"
-#include "flux/request.hpp"
 
-namespace ebb::flux {
+namespace ebb::examples {
 
 /// What the device tier did during one run.
 struct Traffic {
-  std::size_t arena_bytes = 0;           // weights: the device arena, at its peak
-  std::size_t workspace_bytes = 0;       // activations: the workspace, at its peak
-  std::size_t bytes_moved = 0;           // home to device, all passes
-  std::size_t denoise_bytes_moved = 0;   // of these, during the denoising loop
-  std::size_t copies = 0;                // transfers
-  std::size_t misses = 0;                // units that had not been fetched ahead
-  std::size_t stalls = 0;                // times that compute waited for a transfer
-  double stall_seconds = 0;              // how long in all
-  std::size_t driver_bytes = 0;          // GPU: all memory taken, as the driver counts it; 0 on the host
+  std::size_t arena_bytes = 0;          // weights: the device arena, at its peak
+  std::size_t workspace_bytes = 0;      // activations: the workspace, at its peak
+  std::size_t bytes_moved = 0;          // home to device, all passes
+  std::size_t denoise_bytes_moved = 0;  // of these, during the denoising loop
+  std::size_t copies = 0;               // transfers
+  std::size_t misses = 0;               // units that had not been fetched ahead
+  std::size_t stalls = 0;               // times that compute waited for a transfer
+  double stall_seconds = 0;             // how long in all
+  std::size_t driver_bytes = 0;         // GPU: all memory taken, as the driver counts it; 0 on the host
 
   /// Counts what happened between two states of an offload group.
   void count(const OffloadStatistics& before, const OffloadStatistics& after) {
@@ -41,10 +41,15 @@ struct LoadReport {
   std::vector<std::pair<std::string, Footprint>> components;
 };
 
-/// One run as JSON; the fields are described in examples/flux/README.md.
-inline nlohmann::json to_json(const Request& request, const LoadReport& load, const Result& result,
-                              const Traffic& traffic, const std::string& offload, const std::string& compute,
-                              const std::string& device, int threads) {
+/// How a run was set up, as the report says it.
+struct RunDescription {
+  std::string device, offload, compute;
+  int threads = 1;
+};
+
+/// One run as JSON, without what its pipeline alone knows; the fields are described in examples/flux/README.md.
+inline nlohmann::json to_json(const RunDescription& run, const LoadReport& load, const Phases& phases,
+                              const Traffic& traffic) {
   nlohmann::json weights = nlohmann::json::object();
   for (const auto& [component, footprint] : load.components) {
     nlohmann::json formats = nlohmann::json::object();
@@ -53,36 +58,32 @@ inline nlohmann::json to_json(const Request& request, const LoadReport& load, co
                          {"codes_bytes", bytes.codes},
                          {"scales_bytes", bytes.scales},
                          {"nested_bytes", bytes.nested}};
-    weights[component] = {{"formats", formats},
-                          {"stored_bytes", footprint.stored()},
-                          {"allocated_bytes", footprint.allocated()}};
+    weights[component] = {
+        {"formats", formats}, {"stored_bytes", footprint.stored()}, {"allocated_bytes", footprint.allocated()}};
   }
-  return {{"device", device},
-          {"threads", threads},
-          {"compute", compute},
-          {"offload", offload},
-          {"height", request.height},
-          {"width", request.width},
-          {"steps", request.steps},
-          {"batch", request.batch()},
+  return {{"device", run.device},
+          {"threads", run.threads},
+          {"compute", run.compute},
+          {"offload", run.offload},
           {"load_seconds", load.seconds},
           {"quantize_seconds", load.quantize_seconds},
-          {"text_seconds", result.text_seconds},
-          {"denoise_seconds", result.denoise_seconds},
-          {"decode_seconds", result.decode_seconds},
-          {"step_seconds", result.step_seconds},
+          {"text_seconds", phases.text_seconds},
+          {"denoise_seconds", phases.denoise_seconds},
+          {"decode_seconds", phases.decode_seconds},
+          {"step_seconds", phases.step_seconds},
           {"weights", weights},
           {"device_peak_bytes", traffic.arena_bytes + traffic.workspace_bytes},
           {"arena_peak_bytes", traffic.arena_bytes},
           {"workspace_peak_bytes", traffic.workspace_bytes},
           {"driver_bytes", traffic.driver_bytes},
           {"bytes_moved", traffic.bytes_moved},
-          {"bytes_moved_per_step", request.steps == 0 ? 0 : traffic.denoise_bytes_moved / request.steps},
+          {"bytes_moved_per_step",
+           phases.step_seconds.empty() ? 0 : traffic.denoise_bytes_moved / phases.step_seconds.size()},
           {"copies", traffic.copies},
           {"misses", traffic.misses},
           {"stalls", traffic.stalls},
           {"stall_seconds", traffic.stall_seconds},
-          {"warnings", result.warnings}};
+          {"warnings", phases.warnings}};
 }
 
 /// Writes `report` as indented JSON; the file appears complete or not at all. @throws FileError
@@ -90,4 +91,4 @@ inline void write_report(const std::filesystem::path& path, const nlohmann::json
   AtomicFile::write_text(path, report.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
-}  // namespace ebb::flux
+}  // namespace ebb::examples

@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "common/weights.hpp"
 #include "ebb/io/load.hpp"
 #include "ebb/offload/component.hpp"
 #include "ebb/offload/policy.hpp"
-#include "flux/weights.hpp"
 
-namespace ebb::flux {
+namespace ebb::examples {
 
 /// How a run uses the device tier.
 struct Placement {
@@ -43,4 +43,4 @@ void bind_all(const Weights& weights, const Group& group) {
   }
 }
 
-}  // namespace ebb::flux
+}  // namespace ebb::examples

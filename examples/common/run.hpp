@@ -1,0 +1,159 @@
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+#include <memory>
+#include <ostream>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/engine.hpp"
+#include "common/interrupt.hpp"
+#include "common/progress.hpp"
+#include "common/run_options.hpp"
+#include "ebb/io/atomic_file.hpp"
+
+namespace ebb::examples {
+
+/// Reports progress to the terminal and stops the run when the user asks for it.
+inline PhaseWatcher watcher(Progress& progress) {
+  return [&progress](const char* phase, std::size_t done, std::size_t of) {
+    throw_if_interrupted();
+    if (done == 0) return progress.begin(phase, of == 1 ? 0 : of);
+    progress.advance();
+    if (done == of) progress.finish();
+  };
+}
+
+/// "picture.png", or "picture-0.png", "picture-1.png" where there are several; "frames/" becomes "frames/0/".
+inline std::filesystem::path numbered(const std::filesystem::path& path, std::size_t index, std::size_t count) {
+  if (count == 1) return path;
+  if (!path.has_filename()) return path / std::to_string(index) / "";
+  auto result = path;
+  return result.replace_filename(path.stem().string() + "-" + std::to_string(index) + path.extension().string());
+}
+
+/// An error before minutes of work, not after them. @throws FileError
+inline void check_writable(const std::filesystem::path& path) {
+  if (path.empty()) return;
+  AtomicFile probe(path);
+}
+
+inline std::string in_mib(std::size_t bytes) {
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(1) << static_cast<double>(bytes) / (1 << 20) << " MiB";
+  return std::move(text).str();
+}
+
+/// The guide's rows, one after another, as a Markdown table. The last column is `largest_difference` of a result and
+/// the second row's: 0 for all offload policies.
+template <Pipeline P>
+void compare(const RunOptions& options, typename P::Model& model, const Weights& weights,
+             const typename P::Request& request, Machine<P>& machine, std::ostream& out) {
+  struct Row {
+    const char* label;
+    OffloadSpec policy;
+    Fusion fusion;
+  };
+  const std::vector<Row> rows{{"quantized", OffloadSpec(NoOffload{}), Fusion::off},
+                              {"+ fused kernels", OffloadSpec(NoOffload{}), Fusion::on},
+                              {"+ model offload", OffloadSpec(ModelOffload{}), Fusion::on},
+                              {"+ group offload, block", OffloadSpec(BlockOffload{}), Fusion::on},
+                              {"+ group offload, leaf", OffloadSpec(LeafOffload{}), Fusion::on}};
+  std::vector<typename P::Result> results;
+  std::vector<Traffic> traffic;
+  const auto pins = machine.pin(weights);  // once for all rows
+  Progress progress(std::cerr, options.quiet ? ProgressStyle::quiet : progress_style());
+  for (const Row& row : rows) {
+    if (!options.quiet) std::cerr << row.label << '\n';
+    const auto engine =
+        machine.engine(model, weights, {{row.policy, options.exclude}, options.compute_type(), row.fusion});
+    results.push_back(engine->run(request, watcher(progress)));
+    traffic.push_back(engine->traffic());
+  }
+  out << "| | text, s | denoise, s | decode, s | total, s | weights, peak | activations, peak | moved | difference |\n"
+      << "|---|---|---|---|---|---|---|---|---|\n"
+      << std::fixed << std::setprecision(3);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const auto& result = results[i];
+    out << "| " << rows[i].label << " | " << result.text_seconds << " | " << result.denoise_seconds << " | "
+        << result.decode_seconds << " | " << result.text_seconds + result.denoise_seconds + result.decode_seconds
+        << " | " << in_mib(traffic[i].arena_bytes) << " | " << in_mib(traffic[i].workspace_bytes) << " | "
+        << in_mib(traffic[i].bytes_moved) << " | " << largest_difference(result, results[1]) << " |\n";
+  }
+}
+
+/// A model, its weights and a device: what all programs do before and after the call of their pipeline.
+template <Pipeline P>
+class Run {
+ public:
+  /// Opens the model, fits the request to it with the pipeline's `check`, calls `ready()`, which may throw before
+  /// minutes of work, and loads the weights. @throws Error, Interrupted
+  template <class Ready>
+  Run(const RunOptions& options, typename P::Request& request, Ready ready)
+      : options_(options), machine_(options.machine<P>()), placement_(options.placement()) {
+    check_writable(options.report);
+    check_writable(options.trace);
+    model_ = std::make_unique<typename P::Model>(P::Model::open(options.model));
+    std::vector<std::string> warnings;
+    check(request, *model_, warnings);
+    ready();
+    Progress progress(std::cerr, style());
+    progress.begin("load");
+    weights_ = std::make_unique<Weights>(*model_, WeightOptions{options.plan(), options.compute_type(),
+                                                                options.thread_count(), options.offload_to_disk});
+    progress.finish();
+    warn(warnings);
+    warn(weights_->warnings());
+    throw_if_interrupted();
+  }
+
+  /// Prints the table of `--compare`.
+  void compare(const typename P::Request& request, std::ostream& out) {
+    examples::compare<P>(options_, *model_, *weights_, request, *machine_, out);
+  }
+
+  /// One call of the pipeline under the options' placement. @throws Error, Interrupted
+  typename P::Result run(const typename P::Request& request) {
+    const auto engine = machine_->engine(
+        *model_, *weights_, {.placement = placement_, .compute = options_.compute_type(), .trace = options_.trace});
+    warn(machine_->warnings());
+    Progress progress(std::cerr, style());
+    typename P::Result result = engine->run(request, watcher(progress));
+    warn(result.warnings);
+    traffic_ = engine->traffic();
+    return result;
+  }
+
+  /// Writes `--report`, where it is asked for: `own` are the pipeline's fields. @throws FileError
+  void report(const Phases& phases, const nlohmann::json& own) const {
+    if (options_.report.empty()) return;
+    nlohmann::json report = to_json({.device = machine_->name(),
+                                     .offload = placement_.policy.text(),
+                                     .compute = options_.compute,
+                                     .threads = options_.thread_count()},
+                                    weights_->report(), phases, traffic_);
+    report.update(own);
+    write_report(options_.report, report);
+  }
+
+ private:
+  ProgressStyle style() const { return options_.quiet ? ProgressStyle::quiet : progress_style(); }
+  void warn(const std::vector<std::string>& sentences) const {
+    if (options_.quiet) return;
+    for (const std::string& sentence : sentences) std::cerr << "warning: " << sentence << '\n';
+  }
+
+  const RunOptions& options_;
+  std::unique_ptr<Machine<P>> machine_;
+  Placement placement_;
+  std::unique_ptr<typename P::Model> model_;
+  std::unique_ptr<Weights> weights_;
+  Traffic traffic_;
+};
+
+}  // namespace ebb::examples

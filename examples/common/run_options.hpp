@@ -1,0 +1,136 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "common/engine.hpp"
+#include "ebb/core/dtype.hpp"
+#include "ebb/core/error.hpp"
+#include "ebb/io/quantization_plan.hpp"
+#include "ebb/offload/policy.hpp"
+
+namespace ebb::examples {
+
+/// The part of a command line that says how to run a pipeline, not what to make with it.
+struct RunOptions {
+  std::string model;
+
+  std::string quantize;
+  std::size_t block_size = 64;
+  bool double_quant = false;
+  double int8_threshold = 6.0;
+  std::vector<std::string> skip;
+  std::string compute = "bf16";
+
+  std::string offload = "none";
+  std::vector<std::string> exclude;
+  std::string offload_to_disk;
+  std::optional<std::size_t> lookahead;
+  std::string device = "auto";
+  std::string pin_budget;
+  int threads = 0;
+
+  std::string report, trace;
+  bool compare = false, quiet = false;
+
+  /// Declares these options on `app`, writing into this object.
+  void declare(CLI::App& app) {
+    const auto quantization = "Quantization";
+    app.add_option("--quantize", quantize,
+                   "FORMAT for every component, or COMPONENT=FORMAT,...; formats: none, nf4, fp4, int8, fp8")
+        ->group(quantization);
+    app.add_option("--block-size", block_size, "elements a scale (nf4, fp4): 32 to 4096, a power of two")
+        ->capture_default_str()
+        ->group(quantization);
+    app.add_flag("--double-quant", double_quant, "quantize the scales too (nf4, fp4)")->group(quantization);
+    app.add_option("--int8-threshold", int8_threshold, "outlier threshold of int8; 0 turns outliers off")
+        ->capture_default_str()
+        ->group(quantization);
+    app.add_option("--skip", skip, "modules that stay dense, comma separated, matched as diffusers does")
+        ->delimiter(',')
+        ->group(quantization);
+    app.add_option("--compute", compute, "type of activations and dense weights: fp32, bf16 or fp16")
+        ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))
+        ->capture_default_str()
+        ->group(quantization);
+
+    const auto memory = "Memory";
+    app.add_option("--offload", offload, "none, model, block[:N], leaf or budget:BYTES (suffixes K, M, G, KiB, ...)")
+        ->capture_default_str()
+        ->group(memory);
+    app.add_option("--exclude", exclude, "components that stay on the device, comma separated")
+        ->delimiter(',')
+        ->group(memory);
+    app.add_option("--offload-to-disk", offload_to_disk,
+                   "directory for the weights' home: files with a content hash, reused when it matches")
+        ->group(memory);
+    app.add_option("--lookahead", lookahead, "units fetched ahead of the one in use (block: 1, leaf and budget: 2)")
+        ->group(memory);
+
+    const auto machine = "Machine";
+    app.add_option("--device", device, "auto, host or cuda[:i]")->capture_default_str()->group(machine);
+    app.add_option("--pin-budget", pin_budget,
+                   "GPU: most bytes of home memory to pin (suffixes K, M, G, KiB, ...); all, where it is not given")
+        ->group(machine);
+    app.add_option("--threads", threads, "threads on the host; 0 takes every core")
+        ->check(CLI::Range(0, 4096))
+        ->capture_default_str()
+        ->group(machine);
+
+    const auto files = "Files";
+    app.add_option("--report", report, "JSON file with times, bytes and stalls")->group(files);
+    app.add_option("--trace", trace, "GPU: JSON timeline of modules and transfers, for chrome://tracing or Perfetto")
+        ->group(files);
+    app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table");
+    app.add_flag("--quiet", quiet, "print nothing but errors");
+  }
+
+  DType compute_type() const { return compute == "fp32" ? DType::f32 : compute == "fp16" ? DType::f16 : DType::bf16; }
+
+  /// @throws ConfigError for an unknown format, component form or block size
+  QuantizationPlan plan() const {
+    FormatChoice choice;
+    choice.block = {.block_size = block_size,
+                    .nested = double_quant ? DoubleQuantization::on : DoubleQuantization::off};
+    choice.int8 = {.outlier_threshold = static_cast<float>(int8_threshold)};
+    check_block_size(block_size);
+    return quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, choice, skip);
+  }
+
+  /// @throws ConfigError
+  Placement placement() const {
+    const OffloadSpec policy = std::visit(
+        [&]<class Policy>(Policy chosen) {
+          if constexpr (requires { chosen.lookahead; })
+            if (lookahead) chosen.lookahead = *lookahead;
+          return OffloadSpec(chosen);
+        },
+        OffloadSpec::parse(offload).policy());
+    return {policy, exclude};
+  }
+
+  int thread_count() const {
+    return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  }
+
+  /// The device that is named. @throws ConfigError
+  template <Pipeline P>
+  std::unique_ptr<Machine<P>> machine() const {
+    const bool indexed = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
+                         device.find_first_not_of("0123456789", 5) == std::string::npos;
+    if (device == "host" || (device == "auto" && !cuda_available<P>())) return host_machine<P>(thread_count());
+    if (device != "auto" && device != "cuda" && !indexed)
+      throw ConfigError(concat("--device ", device, ": expected auto, host, cuda or cuda:INDEX"));
+    return cuda_machine<P>(indexed ? std::stoi(device.substr(5)) : 0,
+                           pin_budget.empty() ? std::numeric_limits<std::size_t>::max() : parse_bytes(pin_budget));
+  }
+};
+
+}  // namespace ebb::examples
