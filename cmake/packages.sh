@@ -6,6 +6,7 @@ ebb_packages=(
   g++ cmake ninja-build pkg-config
   libeigen3-dev doctest-dev libbenchmark-dev
   nlohmann-json3-dev libcli11-dev libpng-dev libsentencepiece-dev libutf8proc-dev
+  libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
 )
 
 # Prints the packages that are not there. A tool from elsewhere counts, whichever package it came with.
