@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <string>
@@ -80,6 +82,11 @@ class CudaEngine final : public Engine<P> {
       for (const Weights::Home& home : weights.homes()) trace_->name(home.outline, home.bytes);
       gpu_.set_trace(trace_.get());
     }
+    if (!options.tuned.empty()) {
+      tuned_path_ = options.tuned;
+      tuned_ = read_tuned(tuned_path_);
+      gpu_.blas.tune(tuned_);
+    }
     gpu_.graphs = options.fusion == Fusion::on && (pins_->warnings.empty() || !moves_in_steps);
   }
 
@@ -103,14 +110,22 @@ class CudaEngine final : public Engine<P> {
     traffic_.workspace_bytes = gpu_.workspace.peak_bytes();
     const std::size_t free = free_bytes();
     traffic_.driver_bytes = free_before_ > free ? free_before_ - free : 0;
-    if (trace_) {
-      AtomicFile::write_text(trace_path_, trace_->json());
-    }
+    if (trace_) AtomicFile::write_text(trace_path_, trace_->json());
+    if (tuned_.changed()) AtomicFile::write_text(tuned_path_, tuned_.text());
     return result;
   }
   const Plan& plan() const override { return offload_->plan(); }
 
  private:
+  /// What a file holds; nothing where there is none yet. @throws FileError
+  static cuda::TunedAlgorithms read_tuned(const std::filesystem::path& path) {
+    if (!std::filesystem::exists(path)) return {};
+    std::ifstream stream(path, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(stream), {}};
+    if (!stream) throw FileError(concat(path.string(), ": cannot be read"));
+    return cuda::TunedAlgorithms::parse(text, path.string());
+  }
+
   /// @throws MemoryError that says which policies fit
   static cuda::DeviceBuffer<std::byte> arena_of(const Weights& weights, std::size_t bytes) {
     try {
@@ -137,7 +152,8 @@ class CudaEngine final : public Engine<P> {
   std::shared_ptr<const Pins> pins_;
   Model& model_;
   DType compute_;
-  std::filesystem::path trace_path_;
+  std::filesystem::path trace_path_, tuned_path_;
+  cuda::TunedAlgorithms tuned_;         // outlives who reads it
   std::unique_ptr<cuda::Trace> trace_;  // outlives what reports to it
   cuda::Engine gpu_;
   cuda::DeviceBuffer<std::byte> arena_;

@@ -33,6 +33,7 @@ struct EngineOptions {
   DType compute = DType::f32;
   Fusion fusion = Fusion::on;
   std::filesystem::path trace = {};  // GPU: where each run writes a timeline; empty: none
+  std::filesystem::path tuned = {};  // GPU: where measured choices of algorithms are kept; empty: none are measured
 };
 
 /// A model with its weights, ready to run on some device under one placement.

@@ -89,6 +89,7 @@ class HostMachine final : public Machine<P> {
   explicit HostMachine(int threads) : threads_(threads) {}
   std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
                                     const EngineOptions& options) override {
+    if (!options.tuned.empty()) throw ConfigError("--tune: algorithms are chosen for a GPU; use --device cuda");
     if (!options.trace.empty()) throw ConfigError("--trace: a timeline is made of a GPU's streams; use --device cuda");
     return std::make_unique<HostEngine<P>>(model, weights, options, threads_);
   }

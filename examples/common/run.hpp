@@ -98,6 +98,7 @@ class Run {
       : options_(options), machine_(options.machine<P>()), placement_(options.placement()) {
     check_writable(options.report);
     check_writable(options.trace);
+    if (!std::filesystem::exists(options.tune)) check_writable(options.tune);
     model_ = std::make_unique<typename P::Model>(P::Model::open(options.model));
     std::vector<std::string> warnings;
     check(request, *model_, warnings);
@@ -120,7 +121,8 @@ class Run {
   /// One call of the pipeline under the options' placement. @throws Error, Interrupted
   typename P::Result run(const typename P::Request& request) {
     const auto engine = machine_->engine(
-        *model_, *weights_, {.placement = placement_, .compute = options_.compute_type(), .trace = options_.trace});
+        *model_, *weights_,
+        {.placement = placement_, .compute = options_.compute_type(), .trace = options_.trace, .tuned = options_.tune});
     warn(machine_->warnings());
     Progress progress(std::cerr, style());
     typename P::Result result = engine->run(request, watcher(progress));

@@ -37,7 +37,7 @@ struct RunOptions {
   std::string pin_budget;
   int threads = 0;
 
-  std::string report, trace;
+  std::string report, trace, tune;
   bool compare = false, quiet = false;
 
   /// Declares these options on `app`, writing into this object.
@@ -87,6 +87,9 @@ struct RunOptions {
     const auto files = "Files";
     app.add_option("--report", report, "JSON file with times, bytes and stalls")->group(files);
     app.add_option("--trace", trace, "GPU: JSON timeline of modules and transfers, for chrome://tracing or Perfetto")
+        ->group(files);
+    app.add_option("--tune", tune,
+                   "GPU: file of algorithms for matrix products; what is not there yet is measured once and added")
         ->group(files);
     app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table");
     app.add_flag("--quiet", quiet, "print nothing but errors");

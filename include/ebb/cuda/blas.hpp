@@ -7,16 +7,20 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/error.hpp"
 #include "ebb/core/view.hpp"
 #include "ebb/cuda/check.hpp"
 #include "ebb/cuda/resource.hpp"
+#include "ebb/cuda/tuned.hpp"
 
 namespace ebb::cuda {
 
@@ -33,8 +37,9 @@ inline void check_blas(cublasStatus_t status, const char* call) {
 /// What cuBLASLt fuses behind a product.
 enum class BlasEpilogue { none, bias, gelu, bias_gelu };
 
-/// Products of dense matrices by cuBLASLt on the current device. Remembers for each shape which algorithm was chosen, so
-/// that only the first product of a shape asks. Not thread-safe: one a stream.
+/// Products of dense matrices by cuBLASLt on the current device. Remembers for each shape which algorithm was chosen,
+/// so that only the first product of a shape asks: cuBLASLt's heuristic, or, with `tune`, the measured time of what
+/// that proposes. Not thread-safe: one a stream.
 class Blas {
  public:
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
@@ -47,6 +52,19 @@ class Blas {
     for (auto& [key, plan] : plans_)
       if (plan) plan->destroy();
     cublasLtDestroy(handle_);
+  }
+
+  /// From now on the first product of a shape takes the algorithm that `store` names, or runs every proposed one a few
+  /// times and leaves the fastest there. `store` outlives this. Equal stores make equal results, bit by bit; products
+  /// that are first seen while the stream is captured are not measured.
+  void tune(TunedAlgorithms& store) {
+    tuned_ = &store;
+    cudaDeviceProp properties{};
+    int device = 0;
+    check(cudaGetDevice(&device));
+    check(cudaGetDeviceProperties(&properties, device));
+    environment_ = concat(properties.name, ", ", properties.multiProcessorCount, " multiprocessors, cuBLASLt ",
+                          cublasLtGetVersion());
   }
 
   /// y = epilogue(x weight^T) [+ residual], accumulated in float32 (for float without TF32) and rounded once.
@@ -69,19 +87,21 @@ class Blas {
                   static_cast<std::size_t>(epilogue) * 2 + (residual != nullptr),
                   alignment(x.data) << 32 | alignment(weight.data) << 16 | alignment(y.data)};
     const auto [at, is_new] = plans_.try_emplace(key);
-    if (is_new) at->second = choose<T>(key, epilogue);
+    if (is_new) {
+      std::vector<cublasLtMatmulAlgo_t> proposed;
+      at->second = plan_of<T>(key, epilogue, proposed);
+      if (at->second) {
+        if (tuned_ != nullptr) {
+          point_to_bias(*at->second, epilogue, bias);
+          choose(*at->second, key, proposed, x, weight, residual, y, stream);
+        } else {
+          at->second->algorithm = proposed.front();
+        }
+      }
+    }
     if (!at->second) return false;
-    Plan& plan = *at->second;
-    if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
-      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
-                 "cublasLtMatmulDescSetAttribute");
-    const float one = 1.0f;
-    const float beta = residual != nullptr ? 1.0f : 0.0f;
-    // Row-major y [M, N] is the column-major transpose: its columns are rows of y.
-    check_blas(cublasLtMatmul(handle_, plan.operation, &one, weight.data, plan.weight, x.data, plan.x, &beta,
-                              residual != nullptr ? residual : y.data, plan.y, y.data, plan.y, &plan.algorithm,
-                              workspace_.data(), workspace_bytes, stream),
-               "cublasLtMatmul");
+    point_to_bias(*at->second, epilogue, bias);
+    check_blas(run(*at->second, x, weight, residual, y, stream), "cublasLtMatmul");
     return true;
   }
 
@@ -111,7 +131,94 @@ class Blas {
   }
 
   template <class T>
-  std::optional<Plan> choose(const Key& key, BlasEpilogue epilogue) const {
+  static void point_to_bias(const Plan& plan, BlasEpilogue epilogue, const T* bias) {
+    if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
+      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+                 "cublasLtMatmulDescSetAttribute");
+  }
+
+  template <class T>
+  cublasStatus_t run(const Plan& plan, const Matrix<const T>& x, const Matrix<const T>& weight, const T* residual,
+                     const Matrix<T>& y, cudaStream_t stream) const {
+    const float one = 1.0f;
+    const float beta = residual != nullptr ? 1.0f : 0.0f;
+    // Row-major y [M, N] is the column-major transpose: its columns are rows of y.
+    return cublasLtMatmul(handle_, plan.operation, &one, weight.data, plan.weight, x.data, plan.x, &beta,
+                          residual != nullptr ? residual : y.data, plan.y, y.data, plan.y, &plan.algorithm,
+                          workspace_.data(), workspace_bytes, stream);
+  }
+
+  /// Settles a plan's algorithm by what is stored, or by what is fastest.
+  template <class T>
+  void choose(Plan& plan, const Key& key, const std::vector<cublasLtMatmulAlgo_t>& proposed, const Matrix<const T>& x,
+              const Matrix<const T>& weight, const T* residual, const Matrix<T>& y, cudaStream_t stream) {
+    std::string name;
+    for (const std::size_t part : key) name += concat(name.empty() ? "" : " ", part);
+    static_assert(sizeof(TunedAlgorithms::Description) == sizeof(cublasLtMatmulAlgo_t));
+    if (const auto stored = tuned_->find(environment_, name)) {
+      plan.algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(stored->algorithm);
+      cublasLtMatmulHeuristicResult_t result{};
+      if (cublasLtMatmulAlgoCheck(handle_, plan.operation, plan.weight, plan.x, plan.y, plan.y, &plan.algorithm,
+                                  &result) == CUBLAS_STATUS_SUCCESS &&
+          result.workspaceSize <= workspace_bytes)
+        return;
+    }
+    plan.algorithm = proposed.front();
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &capture));
+    if (capture != cudaStreamCaptureStatusNone) return;
+    // A residual may be y itself, which the trials must leave as it is.
+    DeviceBuffer<T> scratch(residual != nullptr ? y.rows * y.stride : 0);
+    const Matrix<T> target(residual != nullptr ? scratch.data() : y.data, y.rows, y.columns, y.stride);
+    TunedAlgorithms::Choice best{.microseconds = std::numeric_limits<double>::infinity()};
+    const Timer timer;
+    for (const cublasLtMatmulAlgo_t& algorithm : proposed) {
+      plan.algorithm = algorithm;
+      if (run(plan, x, weight, residual, target, stream) != CUBLAS_STATUS_SUCCESS) continue;  // also warms up
+      constexpr int trials = 5;
+      timer.start(stream);
+      for (int trial = 0; trial < trials; ++trial)
+        check_blas(run(plan, x, weight, residual, target, stream), "cublasLtMatmul");
+      const double microseconds = timer.stop(stream) / trials;
+      if (microseconds < best.microseconds)
+        best = {std::bit_cast<TunedAlgorithms::Description>(algorithm), microseconds};
+    }
+    require(best.microseconds < std::numeric_limits<double>::infinity(), "cuBLASLt: no proposed algorithm runs");
+    plan.algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(best.algorithm);
+    tuned_->keep(environment_, name, best);
+  }
+
+  /// Time between two points of a stream.
+  class Timer {
+   public:
+    Timer() {
+      check(cudaEventCreate(&begin_));
+      check(cudaEventCreate(&end_));
+    }
+    Timer(const Timer&) = delete;
+    Timer& operator=(const Timer&) = delete;
+    ~Timer() {
+      cudaEventDestroy(begin_);
+      cudaEventDestroy(end_);
+    }
+    void start(cudaStream_t stream) const { check(cudaEventRecord(begin_, stream)); }
+    /// Microseconds since `start`; waits for the stream.
+    double stop(cudaStream_t stream) const {
+      check(cudaEventRecord(end_, stream));
+      check(cudaEventSynchronize(end_));
+      float milliseconds = 0;
+      check(cudaEventElapsedTime(&milliseconds, begin_, end_));
+      return 1000.0 * static_cast<double>(milliseconds);
+    }
+
+   private:
+    cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  };
+
+  /// What does not depend on the algorithm, and the algorithms that cuBLASLt proposes, its favourite first.
+  template <class T>
+  std::optional<Plan> plan_of(const Key& key, BlasEpilogue epilogue,
+                              std::vector<cublasLtMatmulAlgo_t>& proposed) const {
     const auto [m, n, k, x_stride, weight_stride, y_stride, type, fused, alignments] = key;
     (void)type;
     (void)fused;
@@ -147,22 +254,28 @@ class Blas {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned(32));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, aligned(0));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned(0));
-    cublasLtMatmulHeuristicResult_t found{};
+    std::array<cublasLtMatmulHeuristicResult_t, 16> found{};
     int count = 0;
-    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.y,
-                                                                 plan.y, preference, 1, &found, &count);
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.y, plan.y, preference,
+                                       tuned_ != nullptr ? static_cast<int>(found.size()) : 1, found.data(), &count);
     cublasLtMatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS || count == 0 || found.state != CUBLAS_STATUS_SUCCESS) {
+    if (status == CUBLAS_STATUS_SUCCESS)
+      for (int i = 0; i < count; ++i)
+        if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
+          proposed.push_back(found[static_cast<std::size_t>(i)].algo);
+    if (proposed.empty()) {
       plan.destroy();
       return std::nullopt;
     }
-    plan.algorithm = found.algo;
     return plan;
   }
 
   cublasLtHandle_t handle_ = nullptr;
   DeviceBuffer<std::byte> workspace_;
   std::map<Key, std::optional<Plan>> plans_;
+  TunedAlgorithms* tuned_ = nullptr;
+  std::string environment_;  // the GPU and the library
 };
 
 }  // namespace ebb::cuda

@@ -182,9 +182,9 @@ class Loader {
   template <class Owner, class P>
   void settle_dense(const std::string& stored, const Shape& shape, P& parameter, Job& job) {
     constexpr bool permuted = requires { Owner::stored_channels_first; } && !std::is_same_v<P, Vector>;
-    Shape in_file = shape;
-    if constexpr (permuted) in_file = Shape{shape[0], shape[3], shape[1], shape[2]};
-    const TensorView& source = expect(stored, in_file);
+    std::vector<std::size_t> in_file(shape.begin(), shape.end());
+    if constexpr (permuted) std::rotate(in_file.begin() + 1, in_file.end() - 1, in_file.end());
+    const TensorView& source = expect(stored, Shape(std::span<const std::size_t>(in_file)));
     DType type = source.dtype;
     if constexpr (!std::is_same_v<P, Vector>) {
       const bool exact = size_of(type) <= 2 && options_.compute == DType::f32;
@@ -301,14 +301,14 @@ class Loader {
   static void read(const TensorView& source, const Shape& shape, bool permuted, std::size_t begin,
                    std::span<Rounded> out) {
     const std::byte* bytes = source.bytes.data();
+    const std::size_t inputs = permuted ? shape[shape.rank() - 1] : 1;
+    const std::size_t places = permuted ? shape.elements() / (shape[0] * inputs) : 1;
     for (std::size_t i = 0; i < out.size(); ++i) {
       std::size_t at = begin + i;
-      if (permuted) {  // memory [o, y, x, i] -> file [o, i, y, x]
-        const std::size_t input = at % shape[3];
-        const std::size_t x = at / shape[3] % shape[2];
-        const std::size_t y = at / (shape[3] * shape[2]) % shape[1];
-        const std::size_t output = at / (shape[3] * shape[2] * shape[1]);
-        at = ((output * shape[3] + input) * shape[1] + y) * shape[2] + x;
+      if (permuted) {  // memory [output, place, input] -> file [output, input, place]
+        const std::size_t input = at % inputs;
+        const std::size_t place = at / inputs % places;
+        at = (at / (inputs * places) * inputs + input) * places + place;
       }
       Stored value;
       std::memcpy(&value, bytes + at * sizeof(Stored), sizeof(Stored));
