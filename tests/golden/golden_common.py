@@ -42,7 +42,7 @@ def randomize(module: torch.nn.Module, seed: int, scale_of=lambda name: 1.0):
             scale, mean = 0.5, 0.0
         elif leaf == "bias":
             scale, mean = 0.1, 0.0
-        elif parameter.ndim == 1:
+        elif parameter.ndim == 1 or leaf == "gamma":
             scale, mean = 0.1, 1.0
         elif any(
             word in name for word in ("shared", "embed_tokens", "token_embedding", "position_embedding")

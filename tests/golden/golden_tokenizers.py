@@ -1,4 +1,4 @@
-"""Tiny tokenizers like FLUX's two: CLIP's byte-level BPE and T5's SentencePiece unigram model."""
+"""Tiny tokenizers like FLUX's two, CLIP's byte-level BPE and T5's SentencePiece unigram model, and like Wan's UMT5."""
 
 import io
 import json
@@ -50,6 +50,7 @@ CLIP_LENGTH = 77
 CLIP_MERGES = 220
 T5_PIECES = 320
 T5_EXTRA_IDS = 100
+UMT5_EXTRA_IDS = 24
 
 # What transformers 4 writes beside vocab.json and merges.txt.
 _CLIP_SPECIAL = {
@@ -245,3 +246,97 @@ def write_t5(directory: pathlib.Path, layout: str, length: int, scratch: pathlib
     tokenizer = T5Tokenizer.from_pretrained(source)
     tokenizer.save_pretrained(directory)
     (directory / "spiece.model").unlink(missing_ok=True)
+
+
+def train_umt5(extra_ids_inside: bool = False) -> bytes:
+    """A SentencePiece model with UMT5's settings: text taken as it is, pad 0, eos 1, bos 2, unk 3, a piece per byte.
+    `extra_ids_inside`: the sentinels are user-defined pieces behind the special ones, not added by the tokenizer."""
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentinels = [f"<extra_id_{i}>" for i in range(UMT5_EXTRA_IDS)] if extra_ids_inside else []
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=T5_PIECES + 256 + len(sentinels),
+        hard_vocab_limit=False,
+        character_coverage=0.98,
+        normalization_rule_name="identity",
+        byte_fallback=True,
+        user_defined_symbols=sentinels,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+class _SlowTokenizer:
+    """What transformers' converter asks of the tokenizer that it converts."""
+
+    def __init__(self, vocab_file: pathlib.Path, extra_ids: int):
+        self.vocab_file = str(vocab_file)
+        self._extra_ids = extra_ids
+
+    def convert_tokens_to_ids(self, token: str) -> int:
+        import sentencepiece
+
+        return sentencepiece.SentencePieceProcessor(model_file=self.vocab_file).piece_to_id(token)
+
+
+def write_umt5(directory: pathlib.Path, layout: str, length: int):
+    """`layout`: "both" (spiece.model and the tokenizer.json that transformers makes of it, as in the published Wan
+    checkpoints), "spiece" (spiece.model alone) or "inside" (both, sentinels among the pieces)."""
+    import sentencepiece
+    import tokenizers
+    from transformers.convert_slow_tokenizer import T5Converter
+
+    inside = layout == "inside"
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "spiece.model"
+    path.write_bytes(train_umt5(extra_ids_inside=inside))
+    model = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pieces = model.get_piece_size()
+    config = _t5_transformers4_config(pieces, length)
+    token = config["added_tokens_decoder"]["0"]
+    sentinels = {}
+    for i in range(UMT5_EXTRA_IDS):
+        text = f"<extra_id_{i}>"
+        sentinels[model.piece_to_id(text) if inside else pieces + UMT5_EXTRA_IDS - 1 - i] = text
+    special = {0: "<pad>", 1: "</s>", 2: "<s>", 3: "<unk>"}
+    added = {id: token | {"content": text} for id, text in sorted((special | sentinels).items())}
+    names = [f"<extra_id_{i}>" for i in range(UMT5_EXTRA_IDS)]
+    config |= {
+        "added_tokens_decoder": {str(id): value for id, value in added.items()},
+        "additional_special_tokens": names,
+        "bos_token": "<s>",
+        "extra_ids": UMT5_EXTRA_IDS,
+        "tokenizer_class": "T5Tokenizer",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    without_flag = {key: value for key, value in token.items() if key != "special"}
+    special_map = {
+        "additional_special_tokens": names,
+        **{
+            name: without_flag | {"content": text}
+            for name, text in (
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("pad_token", "<pad>"),
+                ("unk_token", "<unk>"),
+            )
+        },
+    }
+    (directory / "special_tokens_map.json").write_text(json.dumps(special_map, indent=1) + "\n")
+    if layout == "spiece":
+        return
+    converter = T5Converter(_SlowTokenizer(path, 0 if inside else UMT5_EXTRA_IDS))
+    fast = converter.converted()
+    fast.add_special_tokens(
+        [tokenizers.AddedToken(value["content"], normalized=False, special=True) for value in added.values()]
+    )
+    (directory / "tokenizer.json").write_text(fast.to_str(pretty=False) + "\n", encoding="utf-8")
