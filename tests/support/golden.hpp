@@ -36,12 +36,13 @@ double relative_error(const std::vector<Found>& found, const std::vector<float>&
 /// A pipeline that diffusers wrote, and what diffusers computed with it (tests/golden/README.md lists the keys).
 class Golden {
  public:
-  explicit Golden(const std::string& name)
-      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines" / name),
+  explicit Golden(const std::string& name, const char* family = "pipelines")
+      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / family / name),
         expected_(SafetensorsFile::open(directory_ / "expected.safetensors")),
         facts_(examples::ConfigFile::open(directory_ / "expected.json").json()) {}
 
   const std::filesystem::path& directory() const { return directory_; }
+  const nlohmann::json& facts() const { return facts_; }
   const nlohmann::json& call() const { return facts_.at("call"); }
   bool has(const std::string& key) const { return expected_.contains(key); }
   Shape shape(const std::string& key) const { return expected_.at(key).shape; }
@@ -58,6 +59,14 @@ class Golden {
     std::vector<std::int32_t> values(raw.size() / sizeof(std::int32_t));
     std::memcpy(values.data(), raw.data(), values.size() * sizeof(std::int32_t));
     return values;
+  }
+  /// Whole numbers, stored as int64, or numbers of a float type.
+  std::vector<float> numbers(const std::string& key) const {
+    if (expected_.at(key).dtype != DType::i64) return floats(key);
+    const auto raw = expected_.bytes_of(key);
+    std::vector<std::int64_t> values(raw.size() / sizeof(std::int64_t));
+    std::memcpy(values.data(), raw.data(), raw.size());
+    return std::vector<float>(values.begin(), values.end());
   }
   std::vector<std::uint8_t> bytes(const std::string& key) const {
     const auto raw = expected_.at(key).bytes;
