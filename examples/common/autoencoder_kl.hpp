@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/config_file.hpp"
+#include "common/tiling.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/nn/conv.hpp"
 #include "ebb/nn/linear.hpp"
@@ -283,35 +284,8 @@ struct AutoencoderDecoder {
 };
 static_assert(Module<ResnetBlock> && Module<PixelAttention> && Module<UpBlock> && Module<AutoencoderDecoder>);
 
-/// How a batch of latents is decoded. Slicing: one picture at a time, less memory.
-/// Tiling: overlapping tiles that are blended, much less memory, a slightly different result.
+/// How a batch of latents is decoded: at once, or one picture at a time with less memory.
 enum class Slicing { off, on };
-enum class Tiling { off, on };
-
-namespace detail {
-
-/// Cross-fades the first `extent` rows (or columns) of `tile` with the last ones of its neighbour.
-template <class T>
-void blend(Image<const T> neighbour, Image<T> tile, std::size_t extent, bool vertical) {
-  const std::size_t before = vertical ? neighbour.height : neighbour.width;
-  extent = std::min({extent, before, vertical ? tile.height : tile.width});
-  const std::size_t along = vertical ? std::min(tile.width, neighbour.width)
-                                     : std::min(tile.height, neighbour.height);
-  for (std::size_t step = 0; step < extent; ++step) {
-    const float fraction = static_cast<float>(static_cast<double>(step) / static_cast<double>(extent));
-    const float rest = static_cast<float>(1.0 - static_cast<double>(step) / static_cast<double>(extent));
-    const std::size_t from = before - extent + step;
-    for (std::size_t at = 0; at < along; ++at)
-      for (std::size_t c = 0; c < tile.channels; ++c) {
-        const float old = vertical ? neighbour(0, from, at, c) : neighbour(0, at, from, c);
-        T& value = vertical ? tile(0, step, at, c) : tile(0, at, step, c);
-        value = static_cast<T>(static_cast<float>(static_cast<T>(old * rest)) +
-                               static_cast<float>(static_cast<T>(static_cast<float>(value) * fraction)));
-      }
-  }
-}
-
-}  // namespace detail
 
 /// latents -> picture, both in host memory
 template <class Context>

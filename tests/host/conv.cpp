@@ -16,25 +16,32 @@ namespace {
 
 template <Element T>
 void check_conv(testing::Random& random, std::size_t batch, std::size_t height, std::size_t width, std::size_t inputs,
-                std::size_t outputs, std::size_t kernel, DType type) {
+                std::size_t outputs, std::size_t kernel, DType type, std::size_t depth = 1) {
   CAPTURE(kernel);
+  CAPTURE(depth);
   CAPTURE(height);
   CAPTURE(width);
   DenseTensor filter;
-  emplace_dense(filter, {outputs, kernel, kernel, inputs}, type);
+  if (depth == 1)
+    emplace_dense(filter, {outputs, kernel, kernel, inputs}, type);
+  else
+    emplace_dense(filter, {outputs, depth, kernel, kernel, inputs}, type);
   AlignedBuffer segment(filter.bytes());
   const auto source = random.normal(filter.elements());
   quantize(std::span<const float>(source), filter, segment.bytes(), "filter");
   filter.bind(segment.data());
   std::vector<float> weight(filter.elements());
   dequantize(filter, 0, std::span(weight));
-  const auto x = random.normal<T>(batch * height * width * inputs);
+  const auto x = random.normal<T>((batch + depth - 1) * height * width * inputs);
   const auto bias = random.normal(outputs);
   std::vector<T> y(batch * height * width * outputs);
   Workspace workspace;
   const host::Context<T> ctx(workspace, 2);
-  conv2d(ctx, {x.data(), batch, height, width, inputs}, filter, Bias{bias.data()},
-         Image<T>{y.data(), batch, height, width, outputs});
+  const Image<T> out{y.data(), batch, height, width, outputs};
+  if (depth == 1)
+    conv2d(ctx, {x.data(), batch, height, width, inputs}, filter, Bias{bias.data()}, out);
+  else
+    conv3d(ctx, {x.data(), batch + depth - 1, height, width, inputs}, filter, Bias{bias.data()}, out);
   std::vector<double> expected;
   const auto pad = static_cast<std::ptrdiff_t>(kernel / 2);
   const auto inside = [](std::ptrdiff_t at, std::size_t size) { return at >= 0 && at < static_cast<std::ptrdiff_t>(size); };
@@ -43,16 +50,17 @@ void check_conv(testing::Random& random, std::size_t batch, std::size_t height, 
       for (std::size_t column = 0; column < width; ++column)
         for (std::size_t o = 0; o < outputs; ++o) {
           double sum = bias[o];
-          for (std::size_t dy = 0; dy < kernel; ++dy)
+          for (std::size_t tap = 0; tap < depth * kernel; ++tap)
             for (std::size_t dx = 0; dx < kernel; ++dx) {
+              const std::size_t dz = tap / kernel, dy = tap % kernel;
               const auto from_y = static_cast<std::ptrdiff_t>(row + dy) - pad;
               const auto from_x = static_cast<std::ptrdiff_t>(column + dx) - pad;
               if (!inside(from_y, height) || !inside(from_x, width)) continue;
               for (std::size_t i = 0; i < inputs; ++i)
                 sum += static_cast<double>(static_cast<float>(
-                           x[((n * height + static_cast<std::size_t>(from_y)) * width +
+                           x[(((n + dz) * height + static_cast<std::size_t>(from_y)) * width +
                               static_cast<std::size_t>(from_x)) * inputs + i])) *
-                       weight[((o * kernel + dy) * kernel + dx) * inputs + i];
+                       weight[((o * depth * kernel + tap) * kernel + dx) * inputs + i];
             }
           expected.push_back(sum);
         }
@@ -60,6 +68,15 @@ void check_conv(testing::Random& random, std::size_t batch, std::size_t height, 
 }
 
 }  // namespace
+
+TEST_CASE("convolutions over frames equal plain loops") {
+  testing::Random random(42);
+  check_conv<float>(random, 1, 1, 1, 1, 1, 1, DType::f32, 3);
+  check_conv<float>(random, 2, 5, 7, 3, 4, 3, DType::f32, 3);
+  check_conv<float>(random, 4, 6, 5, 8, 9, 1, DType::bf16, 3);
+  check_conv<float>(random, 3, 9, 4, 5, 12, 3, DType::f32, 2);
+  check_conv<bfloat16>(random, 2, 12, 11, 16, 8, 3, DType::bf16, 3);
+}
 
 TEST_CASE("convolutions equal plain loops") {
   testing::Random random(41);

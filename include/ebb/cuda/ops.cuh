@@ -46,6 +46,12 @@ void copy(const Context<T>& ctx, std::type_identity_t<Matrix<const U>> from, Mat
 }
 
 template <Element T, class U>
+void clear(const Context<T>& ctx, Matrix<U> to) {
+  if (to.size() == 0) return;
+  check(cudaMemset2DAsync(to.data, to.stride * sizeof(U), 0, to.columns * sizeof(U), to.rows, ctx.stream()));
+}
+
+template <Element T, class U>
 void upload(const Context<T>& ctx, std::type_identity_t<std::span<const U>> from, std::span<U> to) {
   check_transfer(from.size(), to.size());
   check(cudaMemcpyAsync(to.data(), from.data(), from.size_bytes(), cudaMemcpyHostToDevice, ctx.stream()));
@@ -211,6 +217,20 @@ void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const
   filter.visit([&](const auto& tensor) {
     const auto weights = detail::dense_weight(ctx, tensor, y.channels, kernel * kernel * x.channels);
     check(launch_conv2d(x, weights.data, kernel, stage, y, ctx.stream()));
+  });
+}
+
+template <Element T, Epilogue Stage>
+void conv3d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const DenseTensor& filter, Stage stage,
+            Image<T> y) {
+  check_conv3d(x, filter.shape(), y);
+  if (y.size() == 0) return;
+  const auto frame = ctx.workspace().frame();
+  const std::size_t depth = filter.shape()[1];
+  const std::size_t kernel = filter.shape()[2];
+  filter.visit([&](const auto& tensor) {
+    const auto weights = detail::dense_weight(ctx, tensor, y.channels, depth * kernel * kernel * x.channels);
+    check(launch_conv3d(x, weights.data, depth, kernel, stage, y, ctx.stream()));
   });
 }
 

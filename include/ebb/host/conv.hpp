@@ -17,15 +17,15 @@
 
 namespace ebb::host {
 
-/// See ops/conv.hpp. Tiles of pixels are unfolded into rows of [kernel, kernel, inputs] and multiplied with the filter.
+namespace detail {
+
+/// Tiles of pixels are unfolded into rows of [frames, kernel, kernel, inputs] and multiplied with the filter.
 template <Element T, Epilogue Stage>
-void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const DenseTensor& filter, Stage stage,
-            Image<T> y) {
-  check_conv2d(x, filter.shape(), y);
+void convolve(const Context<T>& ctx, const Image<const T>& x, const DenseTensor& filter, std::size_t frames,
+              std::size_t kernel, const Stage& stage, const Image<T>& y) {
   if (y.size() == 0) return;
   const auto frame = ctx.workspace().frame();
-  const std::size_t kernel = filter.shape()[1];
-  const std::size_t depth = kernel * kernel * x.channels;
+  const std::size_t depth = frames * kernel * kernel * x.channels;
   const auto weights = ctx.template array<float>(filter.elements());
   dequantize(filter, 0, weights);
   constexpr std::size_t pixel_tile = 128;
@@ -35,7 +35,7 @@ void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const
   const Matrix<T> out = y.pixels();
   const std::size_t tiles = (out.rows + pixel_tile - 1) / pixel_tile;
   const std::size_t pad = kernel / 2;
-#pragma omp parallel num_threads(detail::threads_for(ctx, y.size() * depth))
+#pragma omp parallel num_threads(threads_for(ctx, y.size() * depth))
   {
 #ifdef _OPENMP
     const auto thread = static_cast<std::size_t>(omp_get_thread_num());
@@ -54,22 +54,41 @@ void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const
         const std::size_t line = pixel / x.width % x.height;
         const std::size_t item = pixel / (x.width * x.height);
         float* row = rows + i * depth;
-        for (std::size_t dy = 0; dy < kernel; ++dy)
-          for (std::size_t dx = 0; dx < kernel; ++dx, row += x.channels) {
-            const std::size_t from_y = line + dy;  // shifted by pad, so that it stays unsigned
-            const std::size_t from_x = column + dx;
-            if (from_y < pad || from_y >= x.height + pad || from_x < pad || from_x >= x.width + pad) {
-              std::fill_n(row, x.channels, 0.0f);
-              continue;
+        for (std::size_t dz = 0; dz < frames; ++dz)
+          for (std::size_t dy = 0; dy < kernel; ++dy)
+            for (std::size_t dx = 0; dx < kernel; ++dx, row += x.channels) {
+              const std::size_t from_y = line + dy;  // shifted by pad, so that it stays unsigned
+              const std::size_t from_x = column + dx;
+              if (from_y < pad || from_y >= x.height + pad || from_x < pad || from_x >= x.width + pad) {
+                std::fill_n(row, x.channels, 0.0f);
+                continue;
+              }
+              const T* source = &x(item + dz, from_y - pad, from_x - pad, 0);
+              for (std::size_t c = 0; c < x.channels; ++c) row[c] = static_cast<float>(source[c]);
             }
-            const T* source = &x(item, from_y - pad, from_x - pad, 0);
-            for (std::size_t c = 0; c < x.channels; ++c) row[c] = static_cast<float>(source[c]);
-          }
       }
-      detail::multiply(rows, depth, weights.data(), depth, product, y.channels, count, y.channels, depth);
-      detail::store(product, y.channels, count, y.channels, first, 0, stage, out);
+      multiply(rows, depth, weights.data(), depth, product, y.channels, count, y.channels, depth);
+      store(product, y.channels, count, y.channels, first, 0, stage, out);
     }
   }
+}
+
+}  // namespace detail
+
+/// See ops/conv.hpp.
+template <Element T, Epilogue Stage>
+void conv2d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const DenseTensor& filter, Stage stage,
+            Image<T> y) {
+  check_conv2d(x, filter.shape(), y);
+  detail::convolve(ctx, x, filter, 1, filter.shape()[1], stage, y);
+}
+
+/// See ops/conv.hpp.
+template <Element T, Epilogue Stage>
+void conv3d(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, const DenseTensor& filter, Stage stage,
+            Image<T> y) {
+  check_conv3d(x, filter.shape(), y);
+  detail::convolve(ctx, x, filter, filter.shape()[1], filter.shape()[2], stage, y);
 }
 
 /// See ops/conv.hpp.

@@ -19,6 +19,12 @@ void copy(const Context<T>&, std::type_identity_t<Matrix<const U>> from, Matrix<
 
 /// See ops/transfer.hpp.
 template <Element T, class U>
+void clear(const Context<T>&, Matrix<U> to) {
+  for (std::size_t row = 0; row < to.rows; ++row) std::fill_n(to.row(row), to.columns, U{});
+}
+
+/// See ops/transfer.hpp.
+template <Element T, class U>
 void upload(const Context<T>&, std::type_identity_t<std::span<const U>> from, std::span<U> to) {
   check_transfer(from.size(), to.size());
   std::copy(from.begin(), from.end(), to.begin());

@@ -18,6 +18,21 @@ void check_conv2d(const X& x, const Shape& filter, const Y& y) {
                             ", y [", y.batch, ", ", y.height, ", ", y.width, ", ", y.channels, "]"));
 }
 
+/// Contract of conv3d(ctx, x, filter, epilogue, y): a convolution over frames, rows and columns, stride 1, of one video
+/// whose frames take the place of the batch. Zero padding keeps the size of a frame; along time there is none: whoever
+/// wants a causal convolution puts depth - 1 frames of history before the first.
+///   x [frames + depth - 1, h, w, inputs], y [frames, h, w, outputs], filter [outputs, depth, kernel, kernel, inputs] with
+///   odd kernel; row of the epilogue = pixel of y
+/// y must not overlap x. @throws ShapeError
+template <class X, class Y>
+void check_conv3d(const X& x, const Shape& filter, const Y& y) {
+  if (filter.rank() != 5 || filter[2] != filter[3] || filter[2] % 2 == 0 || filter[1] == 0 || filter[4] != x.channels ||
+      filter[0] != y.channels || x.batch + 1 != y.batch + filter[1] || x.height != y.height || x.width != y.width)
+    throw ShapeError(concat("conv3d: expected x [f + d - 1, h, w, i], filter [o, d, k, k, i] with odd k, y [f, h, w, o], ",
+                            "found x [", x.batch, ", ", x.height, ", ", x.width, ", ", x.channels, "], filter ",
+                            filter.text(), ", y [", y.batch, ", ", y.height, ", ", y.width, ", ", y.channels, "]"));
+}
+
 /// Contract of upsample_nearest(ctx, x, y): y [n, 2h, 2w, c] repeats each pixel of x [n, h, w, c] four times.
 /// @throws ShapeError
 template <class X, class Y>

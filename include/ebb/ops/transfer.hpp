@@ -11,6 +11,7 @@ namespace ebb {
 
 /// Contract of the transfers. Elements are trivially copyable and of one type.
 ///   copy(ctx, from, to)        within the context's memory; rows may be strided, the matrices do not overlap
+///   clear(ctx, to)             zeros; rows may be strided
 ///   upload(ctx, from, to)      from host memory; `from` may be reused when the call returns
 ///   download(ctx, from, to)    to host memory; returns when everything issued before has run and the values are there
 /// @throws ShapeError when the extents differ

@@ -1,0 +1,7 @@
+// A GPU as a machine for Wan.
+#include "common/cuda_engine.cuh"
+#include "wan/pipeline.hpp"
+
+template bool ebb::examples::cuda_available<ebb::wan::Pipeline>();
+template std::unique_ptr<ebb::examples::Machine<ebb::wan::Pipeline>> ebb::examples::cuda_machine<ebb::wan::Pipeline>(
+    int, std::size_t);

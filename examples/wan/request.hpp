@@ -1,0 +1,66 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/autoencoder_kl_wan.hpp"
+#include "common/phase.hpp"
+#include "common/values.hpp"
+#include "ebb/core/view.hpp"
+
+namespace ebb::wan {
+
+using examples::Values;
+
+/// Gets the frames of each video in order, 8-bit RGB [frames, height, width, 3], valid during the call. May throw to
+/// end the run.
+using FrameSink = std::function<void(std::size_t video, Image<const std::uint8_t> frames)>;
+
+/// How the two sides of classifier-free guidance run: one after the other, with the memory of one; or together, so that
+/// every weight is read, dequantized and moved once a step.
+enum class Guidance { one_after_the_other, together };
+
+/// One call of the pipeline.
+struct Request {
+  std::vector<std::string> prompts;           // one or more, or none with `embeds`
+  std::vector<std::string> negative_prompts;  // none: the empty prompt
+  double guidance = 5.0;                      // 1 or less: no guidance, and no negative prompt
+  Guidance guidance_order = Guidance::one_after_the_other;
+  std::size_t height = 480, width = 832;  // pixels
+  std::size_t frames = 81;
+  std::size_t steps = 50;
+  std::optional<double> flow_shift;  // of the noise levels; none: what the scheduler's configuration says
+  std::uint64_t seed = 0;
+  std::size_t videos_per_prompt = 1;
+  std::size_t max_sequence_length = 512;
+  examples::Tiling tiling = examples::Tiling::off;
+  Values latents;                  // noise [B, C, F, H, W]; empty: drawn from the seed
+  Values embeds, negative_embeds;  // text states [B, S, C]; empty: encoded from the prompts
+  FrameSink sink;                  // where frames go; none: nothing is decoded
+
+  std::size_t prompt_count() const { return embeds.empty() ? prompts.size() : embeds.shape[0]; }
+  std::size_t batch() const { return prompt_count() * videos_per_prompt; }
+  bool uses_guidance() const { return guidance > 1.0; }
+};
+
+/// What came out, frames excepted.
+struct Result : examples::Phases {
+  Values latents;                 // [B, C, F, H, W], after the last step
+  std::uint64_t frames_hash = 0;  // of all frames, in order
+};
+
+/// The largest difference of two results' latents.
+inline float largest_difference(const Result& a, const Result& b) {
+  float largest = 0;
+  for (std::size_t i = 0; i < a.latents.values.size(); ++i)
+    largest = std::max(largest, std::abs(a.latents.values[i] - b.latents.values[i]));
+  return largest;
+}
+
+}  // namespace ebb::wan

@@ -1,0 +1,251 @@
+#include "wan/pipeline.hpp"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/engine.hpp"
+#include "support/golden.hpp"
+#include "support/temporary_directory.hpp"
+#include "support/wan_request.hpp"
+
+using namespace ebb;
+
+namespace {
+
+const char* const pipelines[] = {"two_blocks", "one_block", "three_blocks"};
+const std::string guide = "transformer=nf4,text_encoder=nf4";
+
+void nobody(const char*, std::size_t, std::size_t) {}
+
+/// All frames of all videos, in order.
+struct Frames {
+  std::vector<std::uint8_t> bytes;
+  std::size_t count = 0;
+
+  wan::FrameSink sink() {
+    return [this](std::size_t, Image<const std::uint8_t> frames) {
+      bytes.insert(bytes.end(), frames.elements().begin(), frames.elements().end());
+      count += frames.batch;
+    };
+  }
+};
+
+/// Model, weights and one engine after another.
+class Session {
+ public:
+  explicit Session(const testing::Golden& golden, const std::string& quantize = "", DType compute = DType::f32,
+                   const std::filesystem::path& disk = {})
+      : model_(wan::Model::open(golden.directory())),
+        compute_(compute),
+        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, {}, {}), compute, 1,
+                          disk}) {}
+
+  wan::Result run(const wan::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
+                  const std::vector<std::string>& excluded = {}) {
+    const auto engine = machine_->engine(model_, weights_, {{policy, excluded}, compute_});
+    auto result = engine->run(request, nobody);
+    traffic_ = engine->traffic();
+    return result;
+  }
+  const examples::Traffic& traffic() const { return traffic_; }
+  const examples::Weights& weights() const { return weights_; }
+
+ private:
+  std::unique_ptr<examples::Machine<wan::Pipeline>> machine_ = examples::host_machine<wan::Pipeline>(1);
+  wan::Model model_;
+  DType compute_;
+  examples::Weights weights_;
+  examples::Traffic traffic_;
+};
+
+int largest_level_difference(const std::vector<std::uint8_t>& found, const std::vector<float>& expected) {
+  if (found.size() != expected.size()) return 256;
+  int largest = 0;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    largest = std::max(largest, std::abs(int{found[i]} - static_cast<int>(expected[i] * 255.0f)));
+  return largest;
+}
+
+}  // namespace
+
+TEST_CASE("Wan's whole pipeline equals diffusers in float32") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    Session session(golden);
+    auto request = testing::wan_request_of(golden);
+    Frames frames;
+    request.sink = frames.sink();
+    const auto result = session.run(request);
+    CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
+    CHECK(frames.count == golden.shape("video")[0] * golden.shape("video")[1]);
+    CHECK(largest_level_difference(frames.bytes, golden.floats("video")) <= 1);
+  }
+}
+
+TEST_CASE("Wan's whole pipeline in 4 bits equals diffusers on bitsandbytes' weights") {
+  const testing::Golden golden("three_blocks", "wan");
+  CHECK(testing::relative_error(Session(golden, guide).run(testing::wan_request_of(golden)).latents.values,
+                                golden.floats("nf4.latents")) < 1e-4);
+}
+
+TEST_CASE("Wan with 16-bit activations stays close to diffusers in the same type") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    const auto request = testing::wan_request_of(golden);
+    CHECK(testing::relative_error(Session(golden, "", DType::bf16).run(request).latents.values,
+                                  golden.floats("bf16.latents")) < 2e-2);
+    CHECK(testing::relative_error(Session(golden, "", DType::f16).run(request).latents.values, golden.floats("latents")) <
+          2e-2);
+  }
+}
+
+TEST_CASE("both sides of guidance in one batch, noise and text states from files: the same video") {
+  const testing::Golden golden("three_blocks", "wan");
+  Session session(golden);
+  auto request = testing::wan_request_of(golden);
+  const auto apart = session.run(request);
+  request.guidance_order = wan::Guidance::together;
+  CHECK(testing::relative_error(session.run(request).latents.values, apart.latents.values) < 1e-5);
+  request.seed = 99;
+  request.latents = {golden.shape("noise"), golden.floats("noise")};
+  request.prompts.clear();
+  request.embeds = {golden.shape("umt5.states"), golden.floats("umt5.states")};
+  request.negative_embeds = {golden.shape("negative.umt5.states"), golden.floats("negative.umt5.states")};
+  CHECK(testing::relative_error(session.run(request).latents.values, golden.floats("latents")) < 1e-4);
+}
+
+TEST_CASE("no policy, run length, lookahead or tier changes a bit of a video") {
+  for (const char* name : {"two_blocks", "three_blocks"}) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    auto request = testing::wan_request_of(golden);
+    Frames frames;
+    request.sink = frames.sink();
+    Session session(golden, guide, DType::bf16);
+    const auto resident = session.run(request);
+    const auto same = [&](const wan::Result& result) {
+      return result.latents.values == resident.latents.values && result.frames_hash == resident.frames_hash;
+    };
+    std::size_t all = 0;
+    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.hoisted_begin;
+    CHECK(session.traffic().arena_bytes == all);
+    CHECK(session.traffic().bytes_moved == 0);
+    std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
+    for (const std::size_t lookahead : {0, 1, 3}) {
+      for (const std::size_t run : {1, 2, 4}) policies.emplace_back(BlockOffload{run, lookahead});
+      policies.emplace_back(LeafOffload{lookahead});
+      for (const std::size_t part : {4, 8}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    }
+    for (const OffloadSpec& policy : policies) {
+      CAPTURE(policy.text());
+      CHECK(same(session.run(request, policy)));
+      CHECK(session.traffic().bytes_moved > 0);
+      CHECK(session.traffic().arena_bytes < all);
+    }
+    for (const char* excluded : {"text_encoder", "transformer", "vae"})
+      CHECK(same(session.run(request, OffloadSpec(LeafOffload{}), {excluded})));
+    const testing::TemporaryDirectory directory;
+    for (int time = 0; time < 2; ++time) {  // written, then reused
+      Session disk(golden, guide, DType::bf16, directory.path());
+      CHECK(same(disk.run(request, OffloadSpec(LeafOffload{}))));
+    }
+  }
+}
+
+TEST_CASE("what moves in a step is less than the transformer: text and timestep were read before") {
+  const testing::Golden golden("two_blocks", "wan");
+  Session session(golden, guide, DType::bf16);
+  auto request = testing::wan_request_of(golden);
+  request.guidance = 1.0;
+  (void)session.run(request, OffloadSpec(BlockOffload{}));
+  const auto& outline = session.weights().homes()[1].outline;
+  CHECK(outline.name == "transformer");
+  CHECK(outline.begin > outline.hoisted_begin);
+  CHECK(session.traffic().denoise_bytes_moved / request.steps < outline.end - outline.hoisted_begin);
+}
+
+TEST_CASE("a video request that does not fit is refused, or fitted with a warning, before work begins") {
+  const testing::Golden golden("two_blocks", "wan");
+  const auto model = wan::Model::open(golden.directory());
+  const auto refused = [&](auto change, const char* word) {
+    auto request = testing::wan_request_of(golden);
+    change(request);
+    std::vector<std::string> warnings;
+    CHECK_THROWS_WITH_AS(wan::check(request, model, warnings), doctest::Contains(word), ConfigError);
+  };
+  refused([](auto& request) { request.height = 0; }, "height");
+  refused([](auto& request) { request.width = 40000; }, "width");
+  refused([](auto& request) { request.frames = 0; }, "num-frames");
+  refused([](auto& request) { request.frames = 1000000; }, "num-frames");
+  refused([](auto& request) { request.steps = 0; }, "steps");
+  refused([](auto& request) { request.videos_per_prompt = 0; }, "num-videos");
+  refused([](auto& request) { request.max_sequence_length = 513; }, "max-sequence-length");
+  refused([](auto& request) { request.guidance = std::nan(""); }, "guidance");
+  refused([](auto& request) { request.prompts.clear(); }, "prompt");
+  refused([](auto& request) { request.negative_prompts = {"a", "b"}; }, "negative-prompt");
+  refused([](auto& request) { request.latents = {{1, 16, 3, 4, 5}, std::vector<float>(960)}; }, "axis 4");
+  refused([](auto& request) { request.negative_embeds = {{1, 4, 32}, std::vector<float>(128)}; }, "prompt_embeds");
+  refused(
+      [](auto& request) {
+        request.prompts.clear();
+        request.embeds = {{1, 4, 31}, std::vector<float>(124)};
+      },
+      "channels");
+  auto request = testing::wan_request_of(golden);
+  request.height = 50;
+  request.frames = 12;
+  std::vector<std::string> warnings;
+  wan::check(request, model, warnings);
+  CHECK(request.height == 48);
+  CHECK(request.frames == 13);
+  CHECK(warnings.size() == 2);
+}
+
+TEST_CASE("a checkpoint of another pipeline says what is supported") {
+  const testing::Golden golden("two_blocks", "wan");
+  const auto opened = [&](const nlohmann::json& change) {
+    const testing::TemporaryDirectory directory;
+    std::filesystem::copy(golden.directory(), directory.path(),
+                          std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+    auto index = nlohmann::json::parse(std::ifstream(directory / "model_index.json"));
+    index.merge_patch(change);
+    std::ofstream(directory / "model_index.json") << index;
+    (void)wan::Model::open(directory.path());
+  };
+  CHECK_NOTHROW(opened(nlohmann::json::object()));
+  CHECK_THROWS_WITH_AS(opened({{"_class_name", "WanImageToVideoPipeline"}}), doctest::Contains("Wan2.1-T2V"), ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"boundary_ratio", 0.875}}), doctest::Contains("Wan 2.2"), ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"transformer_2", {"diffusers", "WanTransformer3DModel"}}}), doctest::Contains("Wan 2.2"),
+                       ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"transformer", {"diffusers", "WanVACETransformer3DModel"}}}),
+                       doctest::Contains("WanTransformer3DModel"), ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"scheduler", {"diffusers", "DDIMScheduler"}}}), doctest::Contains("UniPCMultistepScheduler"),
+                       ConfigError);
+}
+
+TEST_CASE("prompts of all kinds make a video") {
+  const testing::Golden golden("one_block", "wan");
+  Session session(golden, "nf4", DType::bf16);
+  auto request = testing::wan_request_of(golden);
+  request.steps = 1;
+  std::string words;
+  for (int i = 0; i < 10000; ++i) words += "word ";
+  for (const std::string& prompt : {std::string(), std::string("\xf0\x9f\x90\xb1\xe2\x80\x8d\xf0\x9f\x91\xa4"), words,
+                                    std::string("\xff broken \xc3"), std::string("&lt;&#x80;&nosuch;")}) {
+    request.prompts = {prompt};
+    Frames frames;
+    request.sink = frames.sink();
+    const auto result = session.run(request);
+    CHECK(frames.count == request.frames);
+    CHECK((prompt.size() > 1000) == !result.warnings.empty());
+  }
+}
