@@ -345,7 +345,10 @@ def run(pipeline, call, keep_steps=False) -> dict:
     del pipeline.scheduler.step
     result = {"latents": latents}
     if keep_steps:
-        result |= {"steps.velocity": torch.stack(velocities), "steps.sample": torch.stack(samples)}
+        result |= {
+            "steps.velocity": torch.stack(velocities).flatten(1),
+            "steps.sample": torch.stack(samples).flatten(1),
+        }
     return result
 
 
