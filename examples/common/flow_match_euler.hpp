@@ -69,7 +69,7 @@ struct FlowMatchEulerConfig {
 };
 
 /// Explicit Euler steps along a rectified flow dx/dsigma = v(x, sigma), from noise (sigma 1) to a picture
-/// (sigma 0): diffusers' FlowMatchEulerDiscreteScheduler as its Flux pipeline drives it.
+/// (sigma 0): diffusers' FlowMatchEulerDiscreteScheduler as its Flux and Wan pipelines drive it.
 ///
 /// The schedule is computed in float32 in the order in which NumPy and PyTorch compute it, and is bit-equal
 /// to theirs in every case that tests/golden/make_schedules.py records.
@@ -98,25 +98,31 @@ class FlowMatchEuler {
   /// Without dynamic shifting `image_tokens` has no influence.
   /// @throws ConfigError when `steps` is not within 1 to 100000, or the schedule would not be finite
   void set_timesteps(std::size_t steps, std::size_t image_tokens) {
-    if (steps < 1 || steps > 100'000)
-      throw ConfigError(concat("denoising steps: expected a whole number from 1 to 100000, found ", steps));
+    require_possible(steps);
     std::vector<float> sigmas = spaced(steps);
     shift(sigmas, image_tokens);
     if (config_.shift_terminal) stretch(sigmas, *config_.shift_terminal);
-    const bool inverted = config_.direction == FlowMatchEulerConfig::Direction::data_to_noise;
-    std::vector<float> timesteps;
-    timesteps.reserve(steps);
-    for (float& sigma : sigmas) {
-      if (!std::isfinite(sigma))
-        throw ConfigError(concat("the scheduler configuration gives no finite schedule for ", steps,
-                                 " steps and ", image_tokens,
-                                 " image tokens: use more steps or another shift"));
-      if (inverted) sigma = 1.0f - sigma;
-      timesteps.push_back(sigma * static_cast<float>(config_.train_timesteps));
+    keep(std::move(sigmas), concat(steps, " steps and ", image_tokens, " image tokens"));
+  }
+
+  /// The schedule of a caller that leaves the sigmas to the scheduler, as Wan does: in equal parts from the largest to the
+  /// smallest sigma of the training, which are shifted already, then shifted once more. In double, as NumPy computes it.
+  /// @throws ConfigError as above, and for dynamic shifting, which asks for an image size
+  void set_timesteps(std::size_t steps) {
+    require_possible(steps);
+    if (config_.shifting != FlowMatchEulerConfig::Shifting::fixed)
+      throw ConfigError("the scheduler configuration has use_dynamic_shifting, which needs a picture's size: set it to "
+                        "false for a video");
+    const auto training = static_cast<double>(config_.train_timesteps);
+    const double first = training_sigma(config_.train_timesteps) * training, last = training_sigma(1) * training;
+    std::vector<double> shifted(steps, first);
+    const double spacing = steps > 1 ? (last - first) / static_cast<double>(steps - 1) : 0.0;
+    for (std::size_t i = 0; i < steps; ++i) {
+      const double even = (i > 0 && i + 1 == steps ? last : static_cast<double>(i) * spacing + first) / training;
+      shifted[i] = config_.shift * even / (1.0 + (config_.shift - 1.0) * even);
     }
-    sigmas.push_back(inverted ? 1.0f : 0.0f);
-    sigmas_ = std::move(sigmas);
-    timesteps_ = std::move(timesteps);
+    if (config_.shift_terminal) stretch(shifted, *config_.shift_terminal);
+    keep({shifted.begin(), shifted.end()}, concat(steps, " steps"));
   }
 
   /// Noise levels, one more than there are steps; the last is 0. Empty before set_timesteps.
@@ -171,9 +177,39 @@ class FlowMatchEuler {
   }
 
   /// Scales the distance from 1 so that the last sigma becomes `terminal`.
-  static void stretch(std::vector<float>& sigmas, double terminal) {
-    const float scale = (1.0f - sigmas.back()) / static_cast<float>(1.0 - terminal);
-    for (float& sigma : sigmas) sigma = 1.0f - (1.0f - sigma) / scale;
+  template <class Real>
+  static void stretch(std::vector<Real>& sigmas, double terminal) {
+    const Real scale = (1 - sigmas.back()) / static_cast<Real>(1.0 - terminal);
+    for (Real& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
+  }
+
+  /// Noise level of a timestep of the training, shifted in float32.
+  double training_sigma(std::size_t timestep) const {
+    std::vector<float> sigma{static_cast<float>(timestep) / static_cast<float>(config_.train_timesteps)};
+    shift(sigma, 0);
+    return static_cast<double>(sigma[0]);
+  }
+
+  static void require_possible(std::size_t steps) {
+    if (steps < 1 || steps > 100'000)
+      throw ConfigError(concat("denoising steps: expected a whole number from 1 to 100000, found ", steps));
+  }
+
+  /// Makes these sigmas the schedule. `run` says for messages what they are for.
+  void keep(std::vector<float> sigmas, const std::string& run) {
+    const bool inverted = config_.direction == FlowMatchEulerConfig::Direction::data_to_noise;
+    std::vector<float> timesteps;
+    timesteps.reserve(sigmas.size());
+    for (float& sigma : sigmas) {
+      if (!std::isfinite(sigma))
+        throw ConfigError(concat("the scheduler configuration gives no finite schedule for ", run,
+                                 ": use more steps or another shift"));
+      if (inverted) sigma = 1.0f - sigma;
+      timesteps.push_back(sigma * static_cast<float>(config_.train_timesteps));
+    }
+    sigmas.push_back(inverted ? 1.0f : 0.0f);
+    sigmas_ = std::move(sigmas);
+    timesteps_ = std::move(timesteps);
   }
 
   FlowMatchEulerConfig config_;

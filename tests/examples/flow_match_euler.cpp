@@ -44,8 +44,8 @@ FlowMatchEuler scheduler_of(const nlohmann::json& config) {
   return FlowMatchEuler::load(SchedulerDirectory(config).path());
 }
 
-nlohmann::json golden() {
-  std::ifstream file(EBB_GOLDEN_DIR "/schedules.json");
+nlohmann::json golden(const char* name = "/schedules.json") {
+  std::ifstream file(std::string(EBB_GOLDEN_DIR) + name);
   REQUIRE(file);
   return nlohmann::json::parse(file);
 }
@@ -113,6 +113,20 @@ TEST_CASE("sigmas and timesteps are bit-equal to those of diffusers") {
     CAPTURE(tokens);
     auto scheduler = scheduler_of(entry.at("config"));
     scheduler.set_timesteps(steps, tokens);
+    CHECK(same_bits(scheduler.sigmas(), decode<float>(entry.at("sigmas").get<std::string>())));
+    CHECK(same_bits(scheduler.timesteps(), decode<float>(entry.at("timesteps").get<std::string>())));
+  }
+}
+
+TEST_CASE("sigmas and timesteps of a run that leaves them to the scheduler are bit-equal to those of diffusers") {
+  const nlohmann::json file = golden("/wan_schedules.json");
+  REQUIRE(file.at("euler").size() >= 25);
+  for (const nlohmann::json& entry : file.at("euler")) {
+    CAPTURE(entry.at("config").dump());
+    const auto steps = entry.at("steps").get<std::size_t>();
+    CAPTURE(steps);
+    auto scheduler = scheduler_of(entry.at("config"));
+    scheduler.set_timesteps(steps);
     CHECK(same_bits(scheduler.sigmas(), decode<float>(entry.at("sigmas").get<std::string>())));
     CHECK(same_bits(scheduler.timesteps(), decode<float>(entry.at("timesteps").get<std::string>())));
   }
@@ -203,6 +217,8 @@ TEST_CASE("schedules that would not be finite are refused") {
   CHECK_THROWS_AS(negative.set_timesteps(4, 256), ebb::ConfigError);
   auto terminal = scheduler_of({{"shift_terminal", 0.1}});
   CHECK_THROWS_AS(terminal.set_timesteps(1, 1), ebb::ConfigError);
+  CHECK_THROWS_AS(terminal.set_timesteps(1), ebb::ConfigError);
+  CHECK_THROWS_AS(scheduler.set_timesteps(4), ebb::ConfigError);  // needs an image size
 }
 
 TEST_CASE("a failed set_timesteps keeps the schedule, and steps outside of it are refused") {

@@ -34,10 +34,11 @@ double relative_error(const std::vector<Found>& found, const std::vector<float>&
 }
 
 /// A pipeline that diffusers wrote, and what diffusers computed with it (tests/golden/README.md lists the keys).
+/// `collection`: "pipelines" has those of FLUX, "wan" those of Wan.
 class Golden {
  public:
-  explicit Golden(const std::string& name, const char* family = "pipelines")
-      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / family / name),
+  explicit Golden(const std::string& name, const std::string& collection = "pipelines")
+      : directory_(std::filesystem::path(EBB_GOLDEN_DIR) / collection / name),
         expected_(SafetensorsFile::open(directory_ / "expected.safetensors")),
         facts_(examples::ConfigFile::open(directory_ / "expected.json").json()) {}
 
