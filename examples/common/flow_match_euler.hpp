@@ -105,8 +105,9 @@ class FlowMatchEuler {
     keep(std::move(sigmas), concat(steps, " steps and ", image_tokens, " image tokens"));
   }
 
-  /// The schedule of a caller that leaves the sigmas to the scheduler, as Wan does: in equal parts from the largest to the
-  /// smallest sigma of the training, which are shifted already, then shifted once more. In double, as NumPy computes it.
+  /// The schedule of a caller that leaves the sigmas to the scheduler, as Wan does: in equal parts from the largest to
+  /// the smallest sigma of the training, which are shifted already, then shifted once more. In double, as NumPy
+  /// computes it.
   /// @throws ConfigError as above, and for dynamic shifting, which asks for an image size
   void set_timesteps(std::size_t steps) {
     require_possible(steps);

@@ -20,13 +20,21 @@
 
 namespace ebb::examples {
 
-/// What `text_encoder_2/config.json` says of a T5EncoderModel (v1.1: gated GELU, no biases).
+/// What `config.json` says of a T5EncoderModel (v1.1: gated GELU, no biases) or a UMT5EncoderModel, which differs in
+/// that every layer has its own relative attention bias.
 struct T5Config {
+  enum class RelativeBias { shared, per_layer };
+
   std::size_t vocabulary, width, layers, heads, head_dim, hidden, buckets, maximum_distance;
   float epsilon;
+  RelativeBias relative_bias;
 
   static T5Config read(const ConfigFile& file) {
     file.expect("feed_forward_proj", "gated-gelu");
+    const auto type = file.string("model_type", "t5");
+    if (type != "t5" && type != "umt5")
+      throw ConfigError(concat(file.path().string(),
+                               ": field \"model_type\": expected \"t5\" or \"umt5\", found \"", type, '"'));
     return {.vocabulary = file.size("vocab_size", 1, 1u << 24),
             .width = file.size("d_model", 1, 1u << 16),
             .layers = file.size("num_layers", 1, 1024),
@@ -35,7 +43,8 @@ struct T5Config {
             .hidden = file.size("d_ff", 1, 1u << 18),
             .buckets = file.size("relative_attention_num_buckets", 4, 4096, 32),
             .maximum_distance = file.size("relative_attention_max_distance", 4, 1u << 20, 128),
-            .epsilon = static_cast<float>(file.number("layer_norm_epsilon", 1e-6))};
+            .epsilon = static_cast<float>(file.number("layer_norm_epsilon", 1e-6)),
+            .relative_bias = type == "umt5" ? RelativeBias::per_layer : RelativeBias::shared};
   }
 };
 
@@ -55,7 +64,7 @@ inline std::size_t relative_position_bucket(std::ptrdiff_t relative, std::size_t
   return base + std::min(logarithmic, half - 1);
 }
 
-/// One learned number per bucket and head; the first layer's is shared by all layers.
+/// One learned number per bucket and head. T5 has one for all layers, in the first.
 struct RelativeAttentionBias {
   Vector weight;  // [buckets, heads]
 
@@ -76,7 +85,7 @@ struct RelativeAttentionBias {
 /// Pre-norm layer: self-attention without scaling, then the gated GELU feed-forward.
 struct T5Block {
   static constexpr Level level = Level::block;
-  Maybe<RelativeAttentionBias> relative;  // in the first block only
+  Maybe<RelativeAttentionBias> relative;  // in T5 in the first block only
   nn::RMSNorm attention_norm;
   nn::Projection query, key, value, output;
   nn::RMSNorm feed_forward_norm;
@@ -103,11 +112,12 @@ struct T5Block {
                   nn::Projection::make(config.width, config.hidden),
                   nn::Projection::make(config.width, config.hidden),
                   nn::Projection::make(config.hidden, config.width)};
-    if (first) block.relative.emplace({Vector(Shape{config.buckets, config.heads})});
+    if (first || config.relative_bias == T5Config::RelativeBias::per_layer)
+      block.relative.emplace({Vector(Shape{config.buckets, config.heads})});
     return block;
   }
 
-  /// x [batch * tokens, width] in place; bias [heads * tokens, tokens], filled by the first block
+  /// x [batch * tokens, width] in place; bias [heads * tokens, tokens], filled by blocks that have one
   template <class Context>
   void forward(Context& ctx, const T5Config& config, std::size_t batch, Matrix<float> bias,
                Matrix<typename Context::element> x) const {
@@ -140,7 +150,9 @@ struct T5Block {
   }
 };
 
-/// T5EncoderModel of transformers, without an attention mask: Flux lets padding attend and be attended.
+/// T5EncoderModel and UMT5EncoderModel of transformers, without an attention mask: Flux lets padding attend and be
+/// attended. What a mask would hide, as Wan has it, is to be left out of `ids`: a prompt's true tokens then have the
+/// states that they have beside masked padding.
 struct T5EncoderModel {
   static constexpr Level level = Level::model;
   /// The reference never quantizes these, nor stores them in float16: the residual stream overflows there.

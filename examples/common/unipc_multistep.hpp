@@ -37,8 +37,8 @@ struct UniPCMultistepConfig {
       fail("prediction_type", "\"flow_prediction\"", '"' + type + '"');
     if (!file.flag("use_flow_sigmas", false)) fail("use_flow_sigmas", "true", "false");
     for (const char* needed : {"predict_x0", "lower_order_final"}) file.expect(needed, true);
-    for (const char* unsupported : {"thresholding", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
-                                    "use_dynamic_shifting"})
+    for (const char* unsupported :
+         {"thresholding", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_dynamic_shifting"})
       file.expect(unsupported, false);
     file.expect("solver_p", nullptr);
     file.expect("final_sigmas_type", "zero");
@@ -51,8 +51,7 @@ struct UniPCMultistepConfig {
                                 .flow_shift = file.number("flow_shift", 1.0),
                                 .uncorrected = {}};
     if (!(config.flow_shift > 0)) fail("flow_shift", "a positive number", config.flow_shift);
-    if (file.has("disable_corrector"))
-      config.uncorrected = file.sizes("disable_corrector", 0, 100'000, 0, 1'000'000);
+    if (file.has("disable_corrector")) config.uncorrected = file.sizes("disable_corrector", 0, 100'000, 0, 1'000'000);
     return config;
   }
 };
@@ -64,16 +63,16 @@ struct UniPCMultistepConfig {
 ///     corrected = corrector . (last, data1, data2, data3, data, sample)
 ///     next      = predictor . (corrected, data, data1, data2)
 ///
-/// data1, data2, data3 are the data of one, two, three steps ago, `last` is the previous step's `corrected`. What is not
-/// there yet has the coefficient 0; where memory for it is read all the same, it has to hold finite numbers.
+/// data1, data2, data3 are the data of one, two, three steps ago, `last` is the previous step's `corrected`. What is
+/// not there yet has the coefficient 0; where memory for it is read all the same, it has to hold finite numbers.
 struct UniPCStep {
   float sigma;
   std::array<float, 6> corrector;
   std::array<float, 4> predictor;
 };
 
-/// The multistep predictor-corrector UniPC (Zhao et al. 2023, arXiv 2302.04867) along a rectified flow, from noise (sigma
-/// 1) to data (sigma 0): diffusers' UniPCMultistepScheduler as its Wan pipeline drives it.
+/// The multistep predictor-corrector UniPC (Zhao et al. 2023, arXiv 2302.04867) along a rectified flow, from noise
+/// (sigma 1) to data (sigma 0): diffusers' UniPCMultistepScheduler as its Wan pipeline drives it.
 ///
 /// Sigmas and timesteps are bit-equal to those of diffusers in every case that tests/golden/make_schedules.py records.
 /// Coefficients are computed in double of the float32 sigmas, where diffusers computes in float32.
@@ -88,8 +87,8 @@ class UniPCMultistep {
 
   const UniPCMultistepConfig& config() const { return config_; }
 
-  /// Makes the schedule of a run: sigmas from 1 in equal parts towards 1/train_timesteps, shifted to the noisy end, then
-  /// 0.
+  /// Makes the schedule of a run: sigmas from 1 in equal parts towards 1/train_timesteps, shifted to the noisy end,
+  /// then 0.
   /// @throws ConfigError when `steps` is not within 1 to 100000, or two sigmas would be the same float32
   void set_timesteps(std::size_t steps) {
     if (steps < 1 || steps > 100'000)
@@ -125,18 +124,18 @@ class UniPCMultistep {
     std::vector<double> others;
   };
 
-  /// The double product, rounded: the store keeps a compiler from fusing it with a sum where there is hardware for that.
+  /// The double product, rounded: the store keeps a compiler from fusing it with a sum where there is hardware for
+  /// that.
   static double product(double a, double b) {
     const volatile double rounded = a * b;
     return rounded;
   }
 
-  /// `numpy.linspace(1, 1 / train_timesteps, steps + 1)[:-1]`, shifted. diffusers keeps the first sigma off 1, where the
-  /// logarithm of 1 - sigma would be infinite.
+  /// `numpy.linspace(1, 1 / train_timesteps, steps + 1)[:-1]`, shifted. diffusers keeps the first sigma off 1, where
+  /// the logarithm of 1 - sigma would be infinite.
   std::vector<double> shifted(std::size_t steps) const {
     constexpr double margin = 1e-6;
-    const double spacing =
-        (1.0 / static_cast<double>(config_.train_timesteps) - 1.0) / static_cast<double>(steps);
+    const double spacing = (1.0 / static_cast<double>(config_.train_timesteps) - 1.0) / static_cast<double>(steps);
     std::vector<double> sigmas;
     for (std::size_t i = 0; i < steps; ++i) {
       const double even = product(static_cast<double>(i), spacing) + 1.0;
@@ -166,9 +165,9 @@ class UniPCMultistep {
     return value;
   }
 
-  /// Weights rho with sum over j of rho_j node_j^(i-1) = i! phi_(i+1)(h) / phi_1(h) for i from 1 to the number of nodes,
-  /// `h` the negative width of the step in half the log signal-to-noise ratio. One node takes 1/2 instead, as the reference
-  /// does.
+  /// Weights rho with sum over j of rho_j node_j^(i-1) = i! phi_(i+1)(h) / phi_1(h) for i from 1 to the number of
+  /// nodes, `h` the negative width of the step in half the log signal-to-noise ratio. One node takes 1/2 instead, as
+  /// the reference does.
   static std::vector<double> weights_of(const std::vector<double>& nodes, double h) {
     if (nodes.size() == 1) return {0.5};
     std::vector<double> weights;
@@ -198,15 +197,14 @@ class UniPCMultistep {
 
   enum class Target { unknown, predicted };
 
-  /// From `sigmas[at]` to the next, with the data of `order` steps up to `at` and, where it is `predicted`, of the target:
-  /// `others` has the older data, newest first, then the target's.
+  /// From `sigmas[at]` to the next, with the data of `order` steps up to `at` and, where it is `predicted`, of the
+  /// target: `others` has the older data, newest first, then the target's.
   static Update update(std::span<const float> sigmas, std::size_t at, std::size_t order, Target target) {
     if (sigmas[at + 1] == 0.0f) return {0.0, 1.0, {}};  // the data are the sample
     const double from = half_log_snr(sigmas[at]);
     const double width = half_log_snr(sigmas[at + 1]) - from;
     std::vector<double> nodes;
-    for (std::size_t back = 1; back < order; ++back)
-      nodes.push_back((half_log_snr(sigmas[at - back]) - from) / width);
+    for (std::size_t back = 1; back < order; ++back) nodes.push_back((half_log_snr(sigmas[at - back]) - from) / width);
     if (target == Target::predicted) nodes.push_back(1.0);
     const double gain = (static_cast<double>(sigmas[at + 1]) - 1.0) * std::expm1(-width);
     Update result{static_cast<double>(sigmas[at + 1]) / static_cast<double>(sigmas[at]), gain, {}};

@@ -2,12 +2,12 @@
 
 #include <unistd.h>
 
+#include <doctest/doctest.h>
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -63,7 +63,8 @@ template <class Real, class Bits>
 std::vector<Real> decode(const std::string& text) {
   std::vector<Real> values;
   for (std::size_t i = 0; i < text.size(); i += 2 * sizeof(Real))
-    values.push_back(std::bit_cast<Real>(static_cast<Bits>(std::stoull(text.substr(i, 2 * sizeof(Real)), nullptr, 16))));
+    values.push_back(
+        std::bit_cast<Real>(static_cast<Bits>(std::stoull(text.substr(i, 2 * sizeof(Real)), nullptr, 16))));
   return values;
 }
 std::vector<float> floats(const nlohmann::json& text) { return decode<float, std::uint32_t>(text.get<std::string>()); }
@@ -74,8 +75,7 @@ std::vector<double> doubles(const nlohmann::json& text) {
 /// The steps as `UniPCStep` tells to take them.
 class Run {
  public:
-  explicit Run(std::vector<float> start)
-      : sample(std::move(start)), last_(sample.size()), data_{last_, last_, last_} {}
+  explicit Run(std::vector<float> start) : sample(std::move(start)), last_(sample.size()), data_{last_, last_, last_} {}
 
   void advance(const UniPCStep& step, std::span<const float> velocity) {
     for (std::size_t i = 0; i < sample.size(); ++i) {
@@ -233,16 +233,30 @@ void check_refused(const nlohmann::json& config, const char* field) {
 TEST_CASE("values that are not supported are refused by the field's name") {
   check_refused(nlohmann::json::object(), "prediction_type");
   check_refused({{"prediction_type", "flow_prediction"}}, "use_flow_sigmas");
-  const std::vector<std::pair<const char*, nlohmann::json>> refused{
-      {"prediction_type", "epsilon"},   {"use_flow_sigmas", false},     {"predict_x0", false},
-      {"lower_order_final", false},     {"thresholding", true},         {"use_karras_sigmas", true},
-      {"use_exponential_sigmas", true}, {"use_beta_sigmas", true},      {"use_dynamic_shifting", true},
-      {"solver_p", {{"order", 1}}},     {"final_sigmas_type", "sigma_min"}, {"shift_terminal", 0.1},
-      {"solver_type", "bh1"},           {"solver_order", 0},            {"solver_order", 4},
-      {"num_train_timesteps", 0},       {"flow_shift", 0},              {"flow_shift", -3.0},
-      {"flow_shift", "3"},              {"disable_corrector", {-1}},    {"disable_corrector", true}};
+  const std::vector<std::pair<const char*, nlohmann::json>> refused{{"prediction_type", "epsilon"},
+                                                                    {"use_flow_sigmas", false},
+                                                                    {"predict_x0", false},
+                                                                    {"lower_order_final", false},
+                                                                    {"thresholding", true},
+                                                                    {"use_karras_sigmas", true},
+                                                                    {"use_exponential_sigmas", true},
+                                                                    {"use_beta_sigmas", true},
+                                                                    {"use_dynamic_shifting", true},
+                                                                    {"solver_p", {{"order", 1}}},
+                                                                    {"final_sigmas_type", "sigma_min"},
+                                                                    {"shift_terminal", 0.1},
+                                                                    {"solver_type", "bh1"},
+                                                                    {"solver_order", 0},
+                                                                    {"solver_order", 4},
+                                                                    {"num_train_timesteps", 0},
+                                                                    {"flow_shift", 0},
+                                                                    {"flow_shift", -3.0},
+                                                                    {"flow_shift", "3"},
+                                                                    {"disable_corrector", {-1}},
+                                                                    {"disable_corrector", true}};
   for (const auto& [field, value] : refused) check_refused(flow({{field, value}}), field);
-  CHECK_NOTHROW(scheduler_of(flow({{"solver_p", nullptr}, {"shift_terminal", nullptr}, {"disable_corrector", nullptr}})));
+  CHECK_NOTHROW(
+      scheduler_of(flow({{"solver_p", nullptr}, {"shift_terminal", nullptr}, {"disable_corrector", nullptr}})));
 }
 
 TEST_CASE("a run without falling noise levels is refused, and the schedule before it kept") {
