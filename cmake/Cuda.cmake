@@ -11,5 +11,8 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
 endif()
 enable_language(CUDA)
 
+# A kernel that spills registers, or makes ptxas warn in any other way, does not build.
+add_compile_options("$<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-Xptxas=--warn-on-spills,--warning-as-error>")
+
 # Everything that nvcc compiles: `cmake --build ... --target cuda_targets`.
 add_custom_target(cuda_targets)

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "ebb/core/dtype.hpp"
+#include "ebb/cuda/architecture.cuh"
 #include "ebb/cuda/attention_arguments.hpp"
 #include "ebb/cuda/mma.cuh"
 #include "ebb/cuda/plain_attention.cuh"
@@ -74,6 +75,7 @@ __device__ inline void copy_rows(std::uint32_t to, const T* from, std::size_t st
 /// registers (Dao, FlashAttention-2, 2023).
 template <class Tile, bool biased, class T>
 __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArguments<T> a, bool aligned) {
+  if (compiled_capability >= 120 && Tile::bytes > 99 * 1024) return;  // no such block fits there: the launcher refuses
   extern __shared__ __align__(16) std::uint8_t portable_attention_memory[];
   const std::uint32_t memory = shared_address(portable_attention_memory);
   const auto key_stage = [&](int tile) { return memory + static_cast<std::uint32_t>(tile % 2 * Tile::stage_bytes); };
@@ -156,8 +158,7 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
     }
     __syncthreads();
     float scores[Tile::keys / 8][4] = {};
-#pragma unroll
-    for (int step = 0; step < Tile::dim / 16; ++step) {
+    const auto add_products = [&](int step) {
       std::uint32_t reread[4];
       if constexpr (!Tile::query_in_registers) load_query(reread, step);
 #pragma unroll
@@ -169,6 +170,13 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
         multiply_add<T>(scores[2 * block], left, keys[0], keys[1]);
         multiply_add<T>(scores[2 * block + 1], left, keys[2], keys[3]);
       }
+    };
+    if constexpr (compiled_capability >= 120 && !Tile::query_in_registers) {
+#pragma unroll 2  // all steps at once would spill
+      for (int step = 0; step < Tile::dim / 16; ++step) add_products(step);
+    } else {
+#pragma unroll
+      for (int step = 0; step < Tile::dim / 16; ++step) add_products(step);
     }
 #pragma unroll
     for (int block = 0; block < Tile::keys / 8; ++block)

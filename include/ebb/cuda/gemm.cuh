@@ -9,6 +9,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/view.hpp"
+#include "ebb/cuda/architecture.cuh"
 #include "ebb/cuda/element.cuh"
 #include "ebb/cuda/mma.cuh"
 #include "ebb/cuda/vector.cuh"
@@ -260,9 +261,10 @@ __global__ void __launch_bounds__(Tile::threads, 2)
 inline constexpr int plain_gemm_threads = 256;
 
 /// float32 products without tensor cores. Operands lie in shared memory with K along the rows; 4 x 2 warps, each thread
-/// with 4 x 4 neighbouring elements of y, or four times as many.
+/// with 4 x 4 neighbouring elements of y, or four times as many. For 12.0 the larger tile does not fit half the
+/// registers.
 template <int side, class Left, class Stage>
-__global__ void __launch_bounds__(plain_gemm_threads, 2)
+__global__ void __launch_bounds__(plain_gemm_threads, compiled_capability >= 120 && side == 128 ? 1 : 2)
     plain_gemm_kernel(Left left, MatrixOperand<float> weight, Stage stage, Matrix<float> y) {
   constexpr int depth = 16;         // of a stage
   constexpr int stride = side + 4;  // eight columns of four rows are stored to different banks

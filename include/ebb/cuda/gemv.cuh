@@ -10,6 +10,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/view.hpp"
+#include "ebb/cuda/architecture.cuh"
 #include "ebb/cuda/blockwise.cuh"
 #include "ebb/cuda/dequantize.cuh"
 #include "ebb/cuda/mma.cuh"
@@ -252,7 +253,7 @@ inline constexpr int exact_gemv_tokens = 4;
 
 /// One warp a weight row, four tokens at a time; weights are dequantized to float32 as `launch_dequantize` does.
 template <class Format, DoubleQuantization nested, class T, class Stage>
-__global__ void __launch_bounds__(exact_gemv_threads)
+__global__ void __launch_bounds__(exact_gemv_threads, any_blocks)
     exact_gemv_kernel(Matrix<const T> x, BlockwiseTensor weight, Stage stage, Matrix<T> y) {
   __shared__ LaneTable<Format> table;
   table.fill();

@@ -6,6 +6,7 @@
 #include <cstddef>
 
 #include "ebb/core/dtype.hpp"
+#include "ebb/cuda/architecture.cuh"
 #include "ebb/cuda/attention_arguments.hpp"
 
 namespace ebb::cuda {
@@ -45,7 +46,7 @@ __device__ inline void load_piece(float (&to)[plain_rows][plain_rows + 1], const
 
 /// `chunks` * 32 is at least the head dimension.
 template <int chunks, class T>
-__global__ void __launch_bounds__(plain_threads) plain_attention_kernel(AttentionArguments<T> a) {
+__global__ void __launch_bounds__(plain_threads, any_blocks) plain_attention_kernel(AttentionArguments<T> a) {
   __shared__ float left[plain_rows][plain_rows + 1];
   __shared__ float right[plain_rows][plain_rows + 1];
   __shared__ float weights[plain_rows][plain_rows + 1];
