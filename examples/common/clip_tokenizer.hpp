@@ -64,6 +64,7 @@ class ClipTokenizer {
     encoding.ids.push_back(begin_);
     encoding.ids.insert(encoding.ids.end(), pieces.begin(), pieces.end());
     encoding.ids.push_back(end_);
+    encoding.length = encoding.ids.size();
     encoding.ids.resize(length, padding_);
     return encoding;
   }

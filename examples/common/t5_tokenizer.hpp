@@ -61,6 +61,7 @@ class T5Tokenizer {
     }
     encoding.ids = std::move(pieces);
     encoding.ids.push_back(end_);
+    encoding.length = encoding.ids.size();
     encoding.ids.resize(length, padding_);
     return encoding;
   }

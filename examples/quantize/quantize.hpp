@@ -24,6 +24,7 @@
 #include "ebb/memory/storage.hpp"
 #include "ebb/tensor/quantize.hpp"
 #include "flux/model.hpp"
+#include "wan/model.hpp"
 
 namespace ebb::examples {
 
@@ -168,17 +169,18 @@ void quantize_component(Model& model, const std::filesystem::path& source, const
   ebb::AtomicFile::write_text(target / "config.json", config.dump(2) + "\n");
 }
 
-/// Turns a FluxPipeline directory into one whose components are quantized as the plan says. What is not quantized is
-/// copied. The target appears complete or not at all.
-/// @throws ConfigError for a plan that names the VAE, whose convolutions have no such formats
-inline void quantize_pipeline(const std::filesystem::path& source, const std::filesystem::path& target,
-                              const QuantizeOptions& options, const std::function<void(const std::string&)>& progress) {
-  flux::Model model = flux::Model::open(source);
-  const std::vector<std::string> names(flux::Model::component_names.begin(), flux::Model::component_names.end());
+namespace detail {
+
+/// `quantize_pipeline` for one kind of pipeline.
+template <class Model>
+void quantize_components(Model& model, const std::filesystem::path& target, const QuantizeOptions& options,
+                         const std::function<void(const std::string&)>& progress) {
+  const std::filesystem::path& source = model.directory;
+  const std::vector<std::string> names(Model::component_names.begin(), Model::component_names.end());
   options.plan.check_components(names);
   if (options.plan.names("vae"))
     throw ConfigError("vae: has convolutions, which have no quantized format; name the other components");
-  detail::PartialDirectory partial(target);
+  PartialDirectory partial(target);
   std::set<std::string> written;
   model.for_each_component([&]<Module Component>(const std::string& name, Component& component) {
     const FormatChoice& format = options.plan.format_of(name);
@@ -190,9 +192,22 @@ inline void quantize_pipeline(const std::filesystem::path& source, const std::fi
                        [&](const std::string& tensor) { progress(name + "/" + tensor); });
     written.insert(name);
   });
-  detail::copy_files(source, partial.path(),
-                     [&](const auto& path) { return written.count(path.filename().string()) != 0; });
+  copy_files(source, partial.path(), [&](const auto& path) { return written.count(path.filename().string()) != 0; });
   partial.commit();
+}
+
+}  // namespace detail
+
+/// Turns a FluxPipeline or WanPipeline directory into one whose components are quantized as the plan says. What is not
+/// quantized is copied. The target appears complete or not at all.
+/// @throws ConfigError for a plan that names the VAE, whose convolutions have no such formats
+inline void quantize_pipeline(const std::filesystem::path& source, const std::filesystem::path& target,
+                              const QuantizeOptions& options, const std::function<void(const std::string&)>& progress) {
+  const auto run = [&](auto model) { detail::quantize_components(model, target, options, progress); };
+  if (ConfigFile::open(source / "model_index.json").string("_class_name", "") == "WanPipeline")
+    run(wan::Model::open(source));
+  else
+    run(flux::Model::open(source));
 }
 
 }  // namespace ebb::examples

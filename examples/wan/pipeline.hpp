@@ -142,29 +142,34 @@ struct Branch {
 
 /// The state of the sampler in the context's memory: all of it float32, whatever the transformer computes in.
 struct SamplerState {
-  Matrix<float> sample, last_sample, denoised, previous, before_previous, velocity;
+  Matrix<float> sample, velocity, data, last;
+  std::array<Matrix<float>, 3> older;  // data of one, two and three steps ago
 
   template <class Context>
   static SamplerState make(Context& wide, std::span<const float> noise, std::size_t rows, std::size_t columns) {
-    const std::vector<float> zeros(noise.size());  // the first steps multiply what is not there yet by 0
-    const auto filled = [&](std::span<const float> values) {
-      return Matrix<float>(uploaded(wide, values).data(), rows, columns);
+    const auto zeros = [&] {  // the first steps multiply what is not there yet by 0
+      const auto matrix = wide.matrix(rows, columns);
+      clear(wide, matrix);
+      return matrix;
     };
-    return {filled(noise), filled(zeros), filled(zeros), filled(zeros), filled(zeros), filled(zeros)};
+    SamplerState state{zeros(), zeros(), zeros(), zeros(), {zeros(), zeros(), zeros()}};
+    upload(wide, noise, state.sample.elements());
+    return state;
   }
 
-  /// sample, velocity -> the next sample; `coefficients` is a row of Sampler::table
+  /// sample, velocity -> the next sample; `coefficients` is a row of a SamplerSchedule
   template <class Context>
   void advance(Context& wide, std::span<const float> coefficients) const {
-    using Inputs2 = std::array<Matrix<const float>, 2>;
-    using Inputs3 = std::array<Matrix<const float>, 3>;
-    using Inputs5 = std::array<Matrix<const float>, 5>;
-    linear_combination(wide, Inputs2{sample, velocity}, coefficients.subspan(0, 2), denoised);
-    linear_combination(wide, Inputs5{last_sample, previous, before_previous, denoised, sample},
-                       coefficients.subspan(2, 5), last_sample);  // corrected
-    linear_combination(wide, Inputs3{last_sample, denoised, previous}, coefficients.subspan(7, 3), sample);
-    copy(wide, previous, before_previous);
-    copy(wide, denoised, previous);
+    const auto combine = [&]<std::size_t count>(const std::array<Matrix<const float>, count>& inputs, std::size_t first,
+                                                const Matrix<float>& y) {
+      linear_combination(wide, inputs, coefficients.subspan(first, count), y);
+    };
+    combine(std::array<Matrix<const float>, 2>{sample, velocity}, 0, data);
+    combine(std::array<Matrix<const float>, 6>{last, older[0], older[1], older[2], data, sample}, 2, last);
+    combine(std::array<Matrix<const float>, 4>{last, data, older[0], older[1]}, 8, sample);
+    copy(wide, older[1], older[2]);
+    copy(wide, older[0], older[1]);
+    copy(wide, data, older[0]);
   }
 };
 

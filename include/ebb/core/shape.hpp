@@ -20,16 +20,16 @@ constexpr std::size_t checked_product(std::size_t a, std::size_t b) {
   return a * b;
 }
 
-/// Extents of a tensor, outermost first; at most six, stored inline. An empty shape is a scalar.
+/// Extents of a tensor, outermost first; at most five, stored inline. An empty shape is a scalar.
 class Shape {
  public:
-  static constexpr std::size_t max_rank = 6;
+  static constexpr std::size_t max_rank = 5;
 
   constexpr Shape() = default;
   constexpr Shape(std::initializer_list<std::size_t> extents)
       : Shape(std::span<const std::size_t>(extents.begin(), extents.size())) {}
   constexpr explicit Shape(std::span<const std::size_t> extents) {
-    if (extents.size() > max_rank) throw ShapeError("a tensor has more than six dimensions");
+    if (extents.size() > max_rank) throw ShapeError("a tensor has more than five dimensions");
     for (const std::size_t extent : extents) extents_[rank_++] = extent;
   }
 

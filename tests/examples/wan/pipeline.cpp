@@ -65,11 +65,13 @@ class Session {
   examples::Traffic traffic_;
 };
 
+/// Of the video that the golden keeps, which is the last.
 int largest_level_difference(const std::vector<std::uint8_t>& found, const std::vector<float>& expected) {
-  if (found.size() != expected.size()) return 256;
+  if (expected.empty() || found.size() < expected.size()) return 256;
   int largest = 0;
-  for (std::size_t i = 0; i < found.size(); ++i)
-    largest = std::max(largest, std::abs(int{found[i]} - static_cast<int>(expected[i] * 255.0f)));
+  const std::size_t skipped = found.size() - expected.size();
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    largest = std::max(largest, std::abs(int{found[skipped + i]} - static_cast<int>(expected[i] * 255.0f)));
   return largest;
 }
 
@@ -85,7 +87,7 @@ TEST_CASE("Wan's whole pipeline equals diffusers in float32") {
     request.sink = frames.sink();
     const auto result = session.run(request);
     CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
-    CHECK(frames.count == golden.shape("video")[0] * golden.shape("video")[1]);
+    CHECK(frames.count == request.batch() * request.frames);
     CHECK(largest_level_difference(frames.bytes, golden.floats("video")) <= 1);
   }
 }
@@ -103,8 +105,8 @@ TEST_CASE("Wan with 16-bit activations stays close to diffusers in the same type
     const auto request = testing::wan_request_of(golden);
     CHECK(testing::relative_error(Session(golden, "", DType::bf16).run(request).latents.values,
                                   golden.floats("bf16.latents")) < 2e-2);
-    CHECK(testing::relative_error(Session(golden, "", DType::f16).run(request).latents.values, golden.floats("latents")) <
-          2e-2);
+    CHECK(testing::relative_error(Session(golden, "", DType::f16).run(request).latents.values,
+                                  golden.floats("latents")) < 2e-2);
   }
 }
 
@@ -222,14 +224,15 @@ TEST_CASE("a checkpoint of another pipeline says what is supported") {
     (void)wan::Model::open(directory.path());
   };
   CHECK_NOTHROW(opened(nlohmann::json::object()));
-  CHECK_THROWS_WITH_AS(opened({{"_class_name", "WanImageToVideoPipeline"}}), doctest::Contains("Wan2.1-T2V"), ConfigError);
-  CHECK_THROWS_WITH_AS(opened({{"boundary_ratio", 0.875}}), doctest::Contains("Wan 2.2"), ConfigError);
-  CHECK_THROWS_WITH_AS(opened({{"transformer_2", {"diffusers", "WanTransformer3DModel"}}}), doctest::Contains("Wan 2.2"),
+  CHECK_THROWS_WITH_AS(opened({{"_class_name", "WanImageToVideoPipeline"}}), doctest::Contains("Wan2.1-T2V"),
                        ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"boundary_ratio", 0.875}}), doctest::Contains("Wan 2.2"), ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"transformer_2", {"diffusers", "WanTransformer3DModel"}}}),
+                       doctest::Contains("Wan 2.2"), ConfigError);
   CHECK_THROWS_WITH_AS(opened({{"transformer", {"diffusers", "WanVACETransformer3DModel"}}}),
                        doctest::Contains("WanTransformer3DModel"), ConfigError);
-  CHECK_THROWS_WITH_AS(opened({{"scheduler", {"diffusers", "DDIMScheduler"}}}), doctest::Contains("UniPCMultistepScheduler"),
-                       ConfigError);
+  CHECK_THROWS_WITH_AS(opened({{"scheduler", {"diffusers", "DDIMScheduler"}}}),
+                       doctest::Contains("UniPCMultistepScheduler"), ConfigError);
 }
 
 TEST_CASE("prompts of all kinds make a video") {
