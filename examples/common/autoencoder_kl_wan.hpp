@@ -179,8 +179,7 @@ struct ChannelNorm {
                Image<typename Context::element> y) const {
     // The reference divides by max(norm, 1e-12) and multiplies with sqrt(channels).
     const float epsilon = 1e-24f / static_cast<float>(x.channels);
-    rms_norm(ctx, x.pixels(), gamma.values(), epsilon, y.pixels());
-    if (activation == Activation::silu) map(ctx, y.pixels(), Silu{}, y.pixels());
+    rms_norm(ctx, x.pixels(), gamma.values(), epsilon, activation, y.pixels());
   }
 };
 static_assert(LeafModule<ChannelNorm>);

@@ -107,11 +107,19 @@ void check_row_norms() {
           return normed(row, column) * (1.0 + wide_scale(item, column)) + wide_shift(item, column);
         });
         y = poisoned<T>(rows * columns);
-        check(ebb::cuda::launch_rms_norm(x.matrix(), device_gamma.data(), epsilon, Matrix<T>(y.data(), rows, columns),
-                                         nullptr));
-        agrees(y, rows, columns, [&](std::size_t row, std::size_t column) {
+        const auto scaled = [&](std::size_t row, std::size_t column) {
           return x(row, column) / std::sqrt(mean_square[row] + static_cast<double>(epsilon)) *
                  static_cast<double>(gamma[column]);
+        };
+        check(ebb::cuda::launch_rms_norm(x.matrix(), device_gamma.data(), epsilon, ebb::Identity{},
+                                         Matrix<T>(y.data(), rows, columns), nullptr));
+        agrees(y, rows, columns, scaled);
+        y = poisoned<T>(rows * columns);
+        check(ebb::cuda::launch_rms_norm(x.matrix(), device_gamma.data(), epsilon, ebb::Silu{},
+                                         Matrix<T>(y.data(), rows, columns), nullptr));
+        agrees(y, rows, columns, [&](std::size_t row, std::size_t column) {
+          const double value = scaled(row, column);
+          return value / (1.0 + std::exp(-value));
         });
       }
     }
@@ -132,9 +140,9 @@ void check_rope(bool together) {
       const auto cosines = random_values<float>(tokens * head_dim, ++seed);
       const auto sines = random_values<float>(tokens * head_dim, ++seed);
       const auto device_gamma = on_device(gamma), device_cosines = on_device(cosines), device_sines = on_device(sines);
-      check(ebb::cuda::launch_rms_norm_rope(
-          x.matrix(), device_gamma.data(), group, epsilon, Matrix<const float>(device_cosines.data(), tokens, head_dim),
-          Matrix<const float>(device_sines.data(), tokens, head_dim), nullptr));
+      check(ebb::cuda::launch_rms_norm_rope(x.matrix(), device_gamma.data(), group, epsilon,
+                                            Matrix<const float>(device_cosines.data(), tokens, head_dim),
+                                            Matrix<const float>(device_sines.data(), tokens, head_dim), nullptr));
       const auto found = on_host(x.memory);
       std::vector<T> samples;
       std::vector<double> expected;

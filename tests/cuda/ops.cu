@@ -201,7 +201,9 @@ void check_norms(testing::Random& random, std::size_t items, std::size_t rows, s
   agrees("layer_norm_modulate, float32", [&](auto& ctx, auto at, auto) {
     layer_norm_modulate(ctx, at(x), at(wide_shift), at(wide_scale), rows, 1e-6f, at(y));
   });
-  agrees("rms_norm", [&](auto& ctx, auto at, auto all) { rms_norm(ctx, at(x), all(gamma), 1e-6f, at(y)); });
+  for (const Activation activation : {Activation::none, Activation::silu})
+    agrees("rms_norm",
+           [&](auto& ctx, auto at, auto all) { rms_norm(ctx, at(x), all(gamma), 1e-6f, activation, at(y)); });
   for (const bool together : {false, true})
     agrees(
         together ? "rms_norm_rope, all heads" : "rms_norm_rope",

@@ -110,7 +110,8 @@ void check_rowwise(std::size_t rows, std::size_t columns, unsigned seed) {
   std::normal_distribution<float> normal;
   std::vector<T> values(rows * columns);
   for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = static_cast<T>(i / columns % 7 == 3 ? 0.0f : normal(random) * std::ldexp(1.0f, int(i / columns % 13) - 6));
+    values[i] =
+        static_cast<T>(i / columns % 7 == 3 ? 0.0f : normal(random) * std::ldexp(1.0f, int(i / columns % 13) - 6));
   ebb::QuantizedTensor<Format> tensor(ebb::Shape{rows, columns});
   ebb::AlignedBuffer segment(tensor.bytes());
   ebb::quantize(std::span<const T>(values), tensor, segment.bytes(), "test");
@@ -122,8 +123,8 @@ void check_rowwise(std::size_t rows, std::size_t columns, unsigned seed) {
   DeviceBuffer<float> scales(rows);
   DeviceBuffer<unsigned long long> bad(1);
   bad.upload(std::vector{ebb::cuda::all_finite});
-  ebb::cuda::check(ebb::cuda::launch_quantize<Format>(device_values.data(), rows, columns, codes.data(),
-                                                      scales.data(), bad.data(), nullptr));
+  ebb::cuda::check(ebb::cuda::launch_quantize<Format>(device_values.data(), rows, columns, codes.data(), scales.data(),
+                                                      bad.data(), nullptr));
   std::vector<Code> found(values.size());
   codes.download(found);
   REQUIRE(same_bytes(found.data(), tensor.codes().data(), found.size()));

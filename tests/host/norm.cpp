@@ -50,7 +50,7 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
   const auto gamma = random.normal(width), beta = random.normal(width);
   const auto shift = random.normal<T>(items * width), scale = random.normal<T>(items * width);
   const std::vector<float> wide_shift(shift.begin(), shift.end()), wide_scale(scale.begin(), scale.end());
-  std::vector<T> plain(x.size()), modulated(x.size()), by_floats(x.size()), rms(x.size());
+  std::vector<T> plain(x.size()), modulated(x.size()), by_floats(x.size()), rms(x.size()), active(x.size());
   const std::size_t count = rows * items;
   layer_norm(run.ctx, {x.data(), count, width}, gamma, beta, 1e-6f, Matrix<T>(plain.data(), count, width));
   layer_norm_modulate(run.ctx, {x.data(), count, width}, Matrix<const T>(shift.data(), items, width),
@@ -60,8 +60,9 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
                       Matrix<const float>(wide_scale.data(), items, width), rows, 1e-6f,
                       Matrix<T>(by_floats.data(), count, width));
   CHECK(std::memcmp(by_floats.data(), modulated.data(), modulated.size() * sizeof(T)) == 0);
-  rms_norm(run.ctx, {x.data(), count, width}, gamma, 1e-6f, Matrix<T>(rms.data(), count, width));
-  std::vector<double> want_plain, want_modulated, want_rms;
+  rms_norm(run.ctx, {x.data(), count, width}, gamma, 1e-6f, Activation::none, Matrix<T>(rms.data(), count, width));
+  rms_norm(run.ctx, {x.data(), count, width}, gamma, 1e-6f, Activation::silu, Matrix<T>(active.data(), count, width));
+  std::vector<double> want_plain, want_modulated, want_rms, want_active;
   for (std::size_t row = 0; row < count; ++row) {
     const auto s = statistics(width, [&](std::size_t i) { return at(x, row * width + i); });
     for (std::size_t i = 0; i < width; ++i) {
@@ -69,11 +70,13 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
       want_plain.push_back(normed * gamma[i] + beta[i]);
       want_modulated.push_back(normed * (1 + at(scale, row / rows * width + i)) + at(shift, row / rows * width + i));
       want_rms.push_back(at(x, row * width + i) / s.root * gamma[i]);
+      want_active.push_back(want_rms.back() / (1 + std::exp(-want_rms.back())));
     }
   }
   CHECK(testing::error_of(plain, want_plain) < testing::operation_bound<T>);
   CHECK(testing::error_of(modulated, want_modulated) < testing::operation_bound<T>);
   CHECK(testing::error_of(rms, want_rms) < testing::operation_bound<T>);
+  CHECK(testing::error_of(active, want_active) < testing::operation_bound<T>);
 }
 
 template <Element T>
@@ -174,7 +177,8 @@ TEST_CASE("norms refuse extents that do not fit") {
   Run<float> run;
   std::vector<float> x(64), y(64), g(8), h(7);
   CHECK_THROWS_AS(layer_norm(run.ctx, {x.data(), 4, 8}, g, h, 1e-6f, Matrix<float>(y.data(), 4, 8)), ShapeError);
-  CHECK_THROWS_AS(rms_norm(run.ctx, {x.data(), 4, 8}, h, 1e-6f, Matrix<float>(y.data(), 4, 8)), ShapeError);
+  CHECK_THROWS_AS(rms_norm(run.ctx, {x.data(), 4, 8}, h, 1e-6f, Activation::none, Matrix<float>(y.data(), 4, 8)),
+                  ShapeError);
   CHECK_THROWS_AS(layer_norm_modulate(run.ctx, {x.data(), 4, 8}, Matrix<float>(g.data(), 1, 8),
                                       Matrix<float>(g.data(), 1, 8), 3, 1e-6f, Matrix<float>(y.data(), 4, 8)),
                   ShapeError);

@@ -9,6 +9,7 @@
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/view.hpp"
 #include "ebb/cuda/vector.cuh"
+#include "ebb/epilogue/epilogue.hpp"
 
 namespace ebb::cuda {
 
@@ -43,14 +44,16 @@ struct Affine {  // normed * gamma + beta
   }
 };
 
-struct Scaled {  // normed * gamma
+template <class Stage>
+struct Scaled {  // stage(normed * gamma)
   const float* gamma;
+  Stage stage;
   template <int width>
-  __device__ void operator()(float (&values)[width], std::size_t, std::size_t column) const {
+  __device__ void operator()(float (&values)[width], std::size_t row, std::size_t column) const {
     float factors[width];
     load_floats(factors, gamma + column);
 #pragma unroll
-    for (int i = 0; i < width; ++i) values[i] *= factors[i];
+    for (int i = 0; i < width; ++i) values[i] = stage(values[i] * factors[i], row, column + i);
   }
 };
 
@@ -226,23 +229,25 @@ cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const flo
 
 /// (x - mean) / sqrt(variance + epsilon) * (1 + scale) + shift; y may be x.
 ///
-/// @param shift [items, columns], `scale` [items, columns], of T or float32; `rows_per_item` consecutive rows use one row
+/// @param shift [items, columns], `scale` [items, columns], of T or float32; `rows_per_item` consecutive rows use one
+/// row
 template <Element T, class Modulation>
-requires Element<std::remove_const_t<Modulation>>
-cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
-                                       Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon,
-                                       Matrix<T> y, cudaStream_t stream) noexcept {
+requires Element<std::remove_const_t<Modulation>> cudaError_t
+launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift, Matrix<Modulation> scale,
+                           std::size_t rows_per_item, float epsilon, Matrix<T> y, cudaStream_t stream)
+noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
-  return detail::launch_row_norm<true>(x, epsilon, detail::Modulated<std::remove_const_t<Modulation>>{shift, scale, rows_per_item}, y,
-                                       vectorizable(x, y, shift, scale), stream);
+  return detail::launch_row_norm<true>(x, epsilon,
+                                       detail::Modulated<std::remove_const_t<Modulation>>{shift, scale, rows_per_item},
+                                       y, vectorizable(x, y, shift, scale), stream);
 }
 
-/// x / sqrt(mean(x^2) + epsilon) * gamma over each row; y may be x.
-template <Element T>
-cudaError_t launch_rms_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, float epsilon, Matrix<T> y,
-                            cudaStream_t stream) noexcept {
+/// stage(x / sqrt(mean(x^2) + epsilon) * gamma) over each row; y may be x.
+template <Element T, Epilogue Stage>
+cudaError_t launch_rms_norm(std::type_identity_t<Matrix<const T>> x, const float* gamma, float epsilon,
+                            const Stage& stage, Matrix<T> y, cudaStream_t stream) noexcept {
   const bool vectors = vectorizable(x, y) && detail::aligned_to_16(gamma);
-  return detail::launch_row_norm<false>(x, epsilon, detail::Scaled{gamma}, y, vectors, stream);
+  return detail::launch_row_norm<false>(x, epsilon, detail::Scaled<Stage>{gamma, stage}, y, vectors, stream);
 }
 
 /// RMS norm of each head, or of all together, and rotation of pairs (2i, 2i + 1), in place; see ops/norm.hpp.

@@ -179,9 +179,12 @@ void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<cons
 
 template <Element T>
 void rms_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, std::span<const float> gamma,
-              float epsilon, Matrix<T> y) {
+              float epsilon, Activation activation, Matrix<T> y) {
   check_row_norm("rms_norm", x, gamma.size(), y);
-  check(launch_rms_norm(x, gamma.data(), epsilon, y, ctx.stream()));
+  if (activation == Activation::silu)
+    check(launch_rms_norm(x, gamma.data(), epsilon, Silu{}, y, ctx.stream()));
+  else
+    check(launch_rms_norm(x, gamma.data(), epsilon, Identity{}, y, ctx.stream()));
 }
 
 template <Element T>

@@ -61,6 +61,10 @@ float inverse_root_mean_square(const T* values, std::size_t count, float epsilon
   return static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(count) + epsilon));
 }
 
+inline float activated(float value, Activation activation) {
+  return activation == Activation::silu ? value / (1.0f + std::exp(-value)) : value;
+}
+
 }  // namespace detail
 
 /// See ops/norm.hpp.
@@ -98,12 +102,12 @@ void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<cons
 /// See ops/norm.hpp.
 template <Element T>
 void rms_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, std::span<const float> gamma,
-              float epsilon, Matrix<T> y) {
+              float epsilon, Activation activation, Matrix<T> y) {
   check_row_norm("rms_norm", x, gamma.size(), y);
   detail::for_each_row(ctx, x.rows, x.size(), [&](std::size_t row) {
     const float inverse = detail::inverse_root_mean_square(x.row(row), x.columns, epsilon);
     for (std::size_t i = 0; i < x.columns; ++i)
-      y(row, i) = static_cast<T>(static_cast<float>(x(row, i)) * inverse * gamma[i]);
+      y(row, i) = static_cast<T>(detail::activated(static_cast<float>(x(row, i)) * inverse * gamma[i], activation));
   });
 }
 
@@ -161,9 +165,8 @@ void group_norm(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, s
     for (std::size_t pixel = 0; pixel < pixels; ++pixel)
       for (std::size_t c = 0; c < width; ++c) {
         const float value = static_cast<float>(in[pixel * x.channels + c]);
-        float normed = moments.normalized(value) * gamma[first + c] + beta[first + c];
-        if (activation == Activation::silu) normed = normed / (1.0f + std::exp(-normed));
-        out[pixel * x.channels + c] = static_cast<T>(normed);
+        const float normed = moments.normalized(value) * gamma[first + c] + beta[first + c];
+        out[pixel * x.channels + c] = static_cast<T>(detail::activated(normed, activation));
       }
   });
 }

@@ -43,7 +43,7 @@ struct RMSNorm {
   template <class Context>
   void forward(Context& ctx, Matrix<const typename Context::element> x,
                Matrix<typename Context::element> y) const {
-    rms_norm(ctx, x, weight.values(), config.epsilon, y);
+    rms_norm(ctx, x, weight.values(), config.epsilon, Activation::none, y);
   }
 };
 static_assert(LeafModule<RMSNorm>);

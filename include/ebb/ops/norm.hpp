@@ -15,7 +15,7 @@ enum class Activation { none, silu };
 ///   layer_norm_modulate(ctx, x, shift, scale, rows_per_item, epsilon, y): the same without gamma and beta, then
 ///     * (1 + scale) + shift; shift and scale [batch, width] of x's type or float32, `rows_per_item` consecutive rows
 ///     use one row of them
-///   rms_norm(ctx, x, gamma, epsilon, y): x / sqrt(mean(x^2) + epsilon) * gamma
+///   rms_norm(ctx, x, gamma, epsilon, activation, y): x / sqrt(mean(x^2) + epsilon) * gamma, then the activation
 /// @throws ShapeError
 template <class X, class Y>
 void check_row_norm(const char* op, const X& x, std::size_t width, const Y& y) {
