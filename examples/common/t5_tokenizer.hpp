@@ -20,22 +20,27 @@
 
 namespace ebb::examples {
 
-/// T5Tokenizer of transformers: literal special tokens ("</s>", "<extra_id_0>") are taken out of the text, the rest is
-/// normalized, split at white space, and each word, behind a U+2581, is cut into pieces by the SentencePiece library's
-/// unigram search. Reads `spiece.model` (transformers 4) or `tokenizer.json` (transformers 5).
+/// The T5 tokenizer of transformers, for T5 and UMT5: literal special tokens ("</s>", "<extra_id_0>") are taken out of
+/// the text, the rest is normalized, split at white space, and each word, behind a U+2581, is cut into pieces by the
+/// SentencePiece library's unigram search. Reads `tokenizer.json`, or where there is none `spiece.model`, as the fast
+/// tokenizers of transformers do.
+///
+/// Unknown text gets the id that the file says, UMT5's being 3. transformers 5 gives it 2, UMT5's begin token, where it
+/// rebuilds the tokenizer as its class T5Tokenizer.
 class T5Tokenizer {
  public:
   /// @throws FileError for missing or malformed files: names file and field
   static T5Tokenizer load(const std::filesystem::path& directory) {
-    const bool spiece = std::filesystem::exists(directory / "spiece.model");
+    const bool spiece = !std::filesystem::exists(directory / "tokenizer.json");
     const auto path = directory / (spiece ? "spiece.model" : "tokenizer.json");
     if (!std::filesystem::exists(path))
-      throw FileError(concat(directory.string(), ": expected spiece.model or tokenizer.json"));
+      throw FileError(concat(directory.string(), ": expected tokenizer.json or spiece.model"));
     T5Tokenizer tokenizer;
     auto model = spiece ? UnigramModel::from_spiece(path) : UnigramModel::from_tokenizer_json(path);
     if (spiece) add_extra_ids(directory, model);
     tokenizer.charsmap_ = PrecompiledCharsmap(model.charsmap, path.string());
     tokenizer.load_pieces(path, model);
+    if (model.uncovered == UnigramModel::Uncovered::bytes) tokenizer.find_bytes(path, model);
     tokenizer.read_literals(directory, model);
     return tokenizer;
   }
@@ -91,10 +96,35 @@ class T5Tokenizer {
     });
   }
   void encode_word(const std::string& word, std::vector<std::int32_t>& out) const {
+    if (!bytes_.empty()) return encode_word_with_bytes(word, out);
     std::vector<int> ids;
     const auto status = model_->Encode(word, &ids);
     if (!status.ok()) throw ConfigError(concat("T5: the prompt cannot be encoded: ", status.ToString()));
     out.insert(out.end(), ids.begin(), ids.end());
+  }
+
+  void encode_word_with_bytes(const std::string& word, std::vector<std::int32_t>& out) const {
+    const auto encoded = model_->EncodeAsImmutableProto(word);
+    for (std::size_t i = 0; i < encoded.pieces_size(); ++i) {
+      const auto piece = encoded.pieces(static_cast<int>(i));
+      const auto id = static_cast<std::int32_t>(piece.id());
+      if (model_->IsUnknown(id))
+        for (const char byte : piece.surface()) out.push_back(bytes_[static_cast<unsigned char>(byte)]);
+      else
+        out.push_back(id);
+    }
+  }
+
+  /// The pieces "<0x00>" to "<0xFF>".
+  void find_bytes(const std::filesystem::path& path, const UnigramModel& model) {
+    constexpr std::string_view digits = "0123456789ABCDEF";
+    for (std::size_t byte = 0; byte < 256; ++byte) {
+      const std::string text{'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
+      bytes_.push_back(model.find(text));
+      if (bytes_.back() < 0)
+        throw FileError(concat(path.string(), ": field \"model.byte_fallback\" is true, but there is no piece '", text,
+                               "'"));
+    }
   }
 
   void load_pieces(const std::filesystem::path& path, const UnigramModel& model) {
@@ -168,6 +198,7 @@ class T5Tokenizer {
       std::make_unique<sentencepiece::SentencePieceProcessor>();
   PrecompiledCharsmap charsmap_;
   LiteralTokens raw_literals_, normalized_literals_;
+  std::vector<std::int32_t> bytes_;  // the ids of the 256 byte pieces, where they stand for text that no piece covers
   std::int32_t end_ = 1, padding_ = 0;
 };
 

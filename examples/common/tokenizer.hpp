@@ -14,7 +14,7 @@ namespace ebb::examples {
 /// A prompt as a model reads it.
 struct Encoding {
   std::vector<std::int32_t> ids;  // exactly as many as were asked for, padded
-  std::size_t length = 0;         // how many of them are not padding
+  std::size_t length = 0;         // how many of them are the prompt's, with the begin and end tokens
   std::string truncated_text;     // what did not fit, as the tokens spell it; empty when all did
 };
 

@@ -27,11 +27,15 @@ struct UnigramModel {
     std::string text;
     float score;
   };
+  enum class Uncovered { unknown_piece, bytes };
+
   std::vector<Piece> pieces;  // by id
   std::size_t unknown = 0;    // id of the piece for text that no other one covers
   std::string charsmap;
+  Uncovered uncovered = Uncovered::unknown_piece;  // what text that no piece covers becomes
 
-  /// `spiece.model`. @throws FileError for a file that is cut short, damaged, or no unigram model
+  /// `spiece.model`. Its byte fallback is ignored, as transformers ignores it.
+  /// @throws FileError for a file that is cut short, damaged, or no unigram model
   static UnigramModel from_spiece(const std::filesystem::path& path) {
     std::error_code failure;
     const auto size = std::filesystem::file_size(path, failure);
@@ -90,6 +94,10 @@ struct UnigramModel {
       fail(concat("field \"model.unk_id\": expected the id of one of ", vocabulary.size(), " tokens"));
     UnigramModel model;
     model.unknown = json.at("unk_id").get<std::size_t>();
+    if (json.contains("byte_fallback") && !json.at("byte_fallback").is_null()) {
+      if (!json.at("byte_fallback").is_boolean()) fail("field \"model.byte_fallback\": expected true or false");
+      if (json.at("byte_fallback").get<bool>()) model.uncovered = Uncovered::bytes;
+    }
     for (const auto& entry : vocabulary) {
       if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number())
         fail(concat("field \"model.vocab\": token ", model.pieces.size(), ": expected a pair of text and score"));

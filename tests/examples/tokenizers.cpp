@@ -152,6 +152,7 @@ TEST_CASE("damaged tokenizer files name the file and the field") {
                        FileError);
   CHECK_THROWS_WITH_AS(t5_with([](auto& json) { json["normalizer"]["precompiled_charsmap"] = "?!"; }),
                        doctest::Contains("base64"), FileError);
+  std::filesystem::remove(scratch.path / "tokenizer.json");
   std::ofstream(scratch.path / "spiece.model") << "not a model";
   CHECK_THROWS_WITH_AS(T5Tokenizer::load(scratch.path), doctest::Contains("spiece.model"), FileError);
 }

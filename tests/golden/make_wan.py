@@ -36,6 +36,7 @@ import golden_tokenizers
 
 import diffusers
 import numpy
+import tokenizers
 import torch
 import transformers
 from diffusers import (
@@ -46,6 +47,7 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
+from make_pipelines import TOKEN_TEXTS
 from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -440,6 +442,38 @@ def expected(name: str, recipe: dict, directory: pathlib.Path) -> tuple[dict, di
     return tensors, facts
 
 
+TOKEN_LENGTH = 64
+
+
+def token_cases(directory: pathlib.Path) -> dict:
+    """Ids of cleaned texts without padding, truncated, by the tokenizer.json of two pipelines. These are the ids of
+    transformers' AutoTokenizer; its class T5Tokenizer gives unknown text id 2 whatever the file says (checked).
+    Left out is a literal U+2581 behind a blank, a word of its own for the file, not for the class."""
+
+    def load(name, byte_fallback=False):
+        text = json.loads((directory / name / "tokenizer" / "tokenizer.json").read_text())
+        text["model"]["byte_fallback"] = byte_fallback
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(text))
+        tokenizer.enable_truncation(TOKEN_LENGTH)
+        return tokenizer
+
+    kinds = {
+        "two_blocks": load("two_blocks"),
+        "one_block": load("one_block"),
+        "two_blocks_bytes": load("two_blocks", byte_fallback=True),
+    }
+    three = T5TokenizerFast.from_pretrained(directory / "three_blocks" / "tokenizer")
+    cases = []
+    texts = [text for text in TOKEN_TEXTS if " \u2581" not in text]
+    for text in texts + [text * count for text, count in (("a cat and a dog ", 40), ("\u732b", 90))]:
+        text = prompt_clean(text)
+        case = {"text": text} | {kind: tokenizer.encode(text).ids for kind, tokenizer in kinds.items()}
+        rebuilt = three(text, truncation=True, max_length=TOKEN_LENGTH).input_ids
+        assert [3 if id == 2 else id for id in rebuilt] == case["two_blocks"], text
+        cases.append(case)
+    return {"max_length": TOKEN_LENGTH, "cases": cases}
+
+
 def main():
     set_up_torch()
     for library in (diffusers.utils.logging, transformers.utils.logging):
@@ -462,6 +496,7 @@ def main():
             f"{name}: {len(tensors)} tensors, finite {finite}, frames mean {frames.mean():.3f} "
             f"deviation {frames.std():.3f} saturated {((frames <= 0) | (frames >= 1)).float().mean():.3f}"
         )
+    write_json(out / "tokens.json", token_cases(out))
 
 
 if __name__ == "__main__":
