@@ -8,6 +8,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/view.hpp"
+#include "ebb/cuda/architecture.cuh"
 #include "ebb/cuda/vector.cuh"
 #include "ebb/epilogue/epilogue.hpp"
 
@@ -80,24 +81,32 @@ struct ScaledRotated {  // normed * gamma, rounded, then pairs of columns turned
   template <int width>
   __device__ void operator()(float (&values)[width], std::size_t row, std::size_t column) const {
     static_assert(width % 2 == 0);
-    float factors[width], c[width], s[width];
-    const std::size_t in_head = column % cosines.columns;
-    load_floats(factors, gamma + column);
-    load_floats(c, cosines.row(row % cosines.rows) + in_head);
-    load_floats(s, sines.row(row % cosines.rows) + in_head);
+    constexpr int step = width % 4 == 0 ? 4 : 2;  // few of the tables' values in registers at a time
+    // 32 bits: a division of 64 takes registers that there are not.
+    const auto token = static_cast<unsigned>(row) % static_cast<unsigned>(cosines.rows);
+    const auto in_head = static_cast<unsigned>(column) % static_cast<unsigned>(cosines.columns);
+    const float* cosine = cosines.row(token) + in_head;
+    const float* sine = sines.row(token) + in_head;
 #pragma unroll
-    for (int i = 0; i < width; i += 2) {
-      const float even = static_cast<float>(static_cast<T>(values[i] * factors[i]));
-      const float odd = static_cast<float>(static_cast<T>(values[i + 1] * factors[i + 1]));
-      values[i] = even * c[i] - odd * s[i];
-      values[i + 1] = odd * c[i + 1] + even * s[i + 1];
+    for (int first = 0; first < width; first += step) {
+      float factors[step], c[step], s[step];
+      load_floats(factors, gamma + column + first);
+      load_floats(c, cosine + first);
+      load_floats(s, sine + first);
+#pragma unroll
+      for (int i = 0; i < step; i += 2) {
+        const float even = static_cast<float>(static_cast<T>(values[first + i] * factors[i]));
+        const float odd = static_cast<float>(static_cast<T>(values[first + i + 1] * factors[i + 1]));
+        values[first + i] = even * c[i] - odd * s[i];
+        values[first + i + 1] = odd * c[i + 1] + even * s[i + 1];
+      }
     }
   }
 };
 
 /// One thread block a row. A row of up to 256 * 4 vectors is read once; of a longer one the rest is read again.
 template <int width, bool centered, class T, class Finish>
-__global__ void __launch_bounds__(norm_threads, 4)
+__global__ void __launch_bounds__(norm_threads, compiled_capability >= 120 ? 3 : 4)
     row_norm_kernel(Matrix<const T> x, float epsilon, Finish finish, Matrix<T> y) {
   __shared__ float warp_sums[norm_threads / 32];
   const std::size_t row = blockIdx.x;
@@ -262,7 +271,7 @@ cudaError_t launch_rms_norm_rope(Matrix<T> x, const float* gamma, std::size_t ga
   const std::size_t head_dim = cosines.columns;
   if (head_dim == 0 || head_dim % 2 != 0 || x.columns % head_dim != 0 ||
       (gamma_columns != head_dim && gamma_columns != x.columns) || cosines.rows == 0 ||
-      x.rows >= (std::size_t{1} << 31) || x.columns >= (std::size_t{1} << 30))
+      x.rows >= (std::size_t{1} << 31) || cosines.rows >= (std::size_t{1} << 31) || x.columns >= (std::size_t{1} << 30))
     return cudaErrorInvalidValue;
   const auto rows = static_cast<unsigned>(x.rows);
   const std::size_t heads = x.columns / head_dim;
