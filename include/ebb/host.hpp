@@ -1,5 +1,6 @@
 #pragma once
-// The CPU backend: ebb.hpp and the operations in Eigen.
+// The CPU backend: ebb.hpp and the operations in Eigen. Its first product turns off the threads of Eigen itself, for the
+// whole process (Eigen::setNbThreads(1)): contexts bring their own.
 
 #include "ebb/ebb.hpp"
 #include "ebb/host/attention.hpp"

@@ -36,10 +36,11 @@ int threads_for(const Context<T>& ctx, std::size_t operations) {
   return operations < (std::size_t{1} << 18) ? 1 : ctx.threads();
 }
 
-/// y [m, n] = x [m, k] * w [n, k]^T; `stride`s are elements between rows. On as many threads as Eigen may
-/// take: one inside a parallel region.
+/// y [m, n] = x [m, k] * w [n, k]^T; `stride`s are elements between rows. On the calling thread alone: parallel regions are
+/// this backend's own, and Eigen, which would start threads in a region of one, is told so once for the process.
 inline void multiply(const float* x, std::size_t x_stride, const float* w, std::size_t w_stride, float* y,
                      std::size_t y_stride, std::size_t m, std::size_t n, std::size_t k) {
+  [[maybe_unused]] static const bool told = (Eigen::setNbThreads(1), true);
   const ConstRows left(x, index(m), index(k), Eigen::OuterStride<>(index(x_stride)));
   const ConstRows right(w, index(n), index(k), Eigen::OuterStride<>(index(w_stride)));
   Rows result(y, index(m), index(n), Eigen::OuterStride<>(index(y_stride)));
@@ -203,8 +204,13 @@ void linear_unfused(const Context<T>& ctx, const Matrix<const float>& x, const Q
   const auto dense = ctx.template array<float>(weight.elements());
   dequantize(weight, 0, dense);
   const auto product = ctx.template array<float>(y.size());
-  Eigen::setNbThreads(ctx.threads());
-  multiply(x.data, x.stride, dense.data(), x.columns, product.data(), y.columns, x.rows, y.columns, x.columns);
+  const std::size_t tiles = (y.columns + panel_columns - 1) / panel_columns;
+#pragma omp parallel for num_threads(threads_for(ctx, y.size() * x.columns)) schedule(static)
+  for (std::size_t tile = 0; tile < tiles; ++tile) {
+    const std::size_t first = tile * panel_columns;
+    multiply(x.data, x.stride, dense.data() + first * x.columns, x.columns, product.data() + first, y.columns, x.rows,
+             std::min(panel_columns, y.columns - first), x.columns);
+  }
   store(product.data(), y.columns, y.rows, y.columns, 0, 0, stage, y);
 }
 

