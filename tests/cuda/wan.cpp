@@ -1,0 +1,126 @@
+// The Wan pipeline on a GPU: against diffusers' results, and under every policy.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/engine.hpp"
+#include "support/golden.hpp"
+#include "support/wan_request.hpp"
+#include "wan/pipeline.hpp"
+
+using namespace ebb;
+
+namespace {
+
+const char* const pipelines[] = {"two_blocks", "one_block", "three_blocks"};
+const std::string guide = "transformer=nf4,text_encoder=nf4";
+
+void nobody(const char*, std::size_t, std::size_t) {}
+
+/// A model with weights of one kind, and one engine after another.
+class Session {
+ public:
+  Session(const testing::Golden& golden, const std::string& quantize, DType compute)
+      : model_(wan::Model::open(golden.directory())),
+        compute_(compute),
+        weights_(model_,
+                 {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, {}, {}), compute, 1, {}}) {}
+
+  wan::Result run(const wan::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
+                  Fusion fusion = Fusion::on) {
+    static const auto gpu = examples::cuda_machine<wan::Pipeline>(0, std::numeric_limits<std::size_t>::max());
+    const auto engine = gpu->engine(model_, weights_, {{policy, {}}, compute_, fusion});
+    auto result = engine->run(request, nobody);
+    traffic_ = engine->traffic();
+    bound_bytes_ = engine->plan().bound_bytes;
+    return result;
+  }
+  const examples::Traffic& traffic() const { return traffic_; }
+  std::size_t bound_bytes() const { return bound_bytes_; }
+  const examples::Weights& weights() const { return weights_; }
+
+ private:
+  wan::Model model_;
+  DType compute_;
+  examples::Weights weights_;
+  examples::Traffic traffic_;
+  std::size_t bound_bytes_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("Wan on a GPU equals diffusers in float32, dense and in 4 bits") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    auto request = testing::wan_request_of(golden);
+    std::vector<std::uint8_t> bytes;
+    request.sink = [&](std::size_t, Image<const std::uint8_t> frames) {
+      bytes.insert(bytes.end(), frames.elements().begin(), frames.elements().end());
+    };
+    Session dense(golden, "", DType::f32);
+    CHECK(testing::relative_error(dense.run(request).latents.values, golden.floats("latents")) < 1e-4);
+    const auto video = golden.floats("video");  // of the last prompt
+    REQUIRE(bytes.size() >= video.size());
+    int largest = 0;
+    for (std::size_t i = 0; i < video.size(); ++i)
+      largest = std::max(largest,
+                         std::abs(int{bytes[bytes.size() - video.size() + i]} - static_cast<int>(video[i] * 255.0f)));
+    CHECK(largest <= 1);
+    request.sink = {};
+    request.guidance_order = wan::Guidance::together;
+    CHECK(testing::relative_error(dense.run(request).latents.values, golden.floats("latents")) < 1e-4);
+  }
+  const testing::Golden golden("three_blocks", "wan");
+  CHECK(testing::relative_error(Session(golden, guide, DType::f32).run(testing::wan_request_of(golden)).latents.values,
+                                golden.floats("nf4.latents")) < 1e-4);
+}
+
+TEST_CASE("Wan with 16-bit activations on a GPU stays close to diffusers in the same type") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    const auto request = testing::wan_request_of(golden);
+    CHECK(testing::relative_error(Session(golden, "", DType::bf16).run(request).latents.values,
+                                  golden.floats("bf16.latents")) < 2e-2);
+    CHECK(testing::relative_error(Session(golden, "", DType::f16).run(request).latents.values,
+                                  golden.floats("latents")) < 2e-2);
+  }
+}
+
+TEST_CASE("no policy, run length or lookahead changes a bit of a video on a GPU, nor do graphs") {
+  for (const char* name : {"two_blocks", "three_blocks"}) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    auto request = testing::wan_request_of(golden);
+    request.steps = 7;  // the first runs as issued, one or more are recorded, the others are launches
+    request.sink = [](std::size_t, Image<const std::uint8_t>) {};
+    Session session(golden, guide, DType::bf16);
+    const auto resident = session.run(request);
+    const auto same = [&](const wan::Result& result) {
+      return result.latents.values == resident.latents.values && result.frames_hash == resident.frames_hash;
+    };
+    CHECK(same(session.run(request)));
+    std::size_t all = 0;
+    for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
+    std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
+    for (const std::size_t lookahead : {0, 1, 2}) {
+      for (const std::size_t run : {1, 2}) policies.emplace_back(BlockOffload{run, lookahead});
+      policies.emplace_back(LeafOffload{lookahead});
+      for (const std::size_t part : {4, 8}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    }
+    for (const OffloadSpec& policy : policies) {
+      CAPTURE(policy.text());
+      CAPTURE(policy.settings().lookahead);
+      CHECK(same(session.run(request, policy)));
+      CHECK(session.traffic().arena_bytes <= session.bound_bytes());
+      CHECK(session.traffic().bytes_moved > 0);
+    }
+  }
+}
