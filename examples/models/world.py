@@ -75,7 +75,9 @@ KINDS = tuple(TEMPLATES)
 MOST_TEMPLATES = max(len(forms) for forms in TEMPLATES.values())
 
 GRAMMAR_WORDS = "a an on with and it , background above over below under to the left right of".split()
-WORDS = ("", *dict.fromkeys((*GRAMMAR_WORDS, *COLOURS, *BACKGROUNDS, *SHAPES, *SIZES, *TEXTURES, *PATTERNS)))
+UNSAID = {"medium", "plain"}
+ADJECTIVES = [word for word in (*SIZES, *TEXTURES, *PATTERNS) if word not in UNSAID]
+WORDS = ("", *dict.fromkeys((*GRAMMAR_WORDS, *COLOURS, *BACKGROUNDS, *SHAPES, *ADJECTIVES)))
 WORD = {word: number for number, word in enumerate(WORDS)}
 
 HELD_OUT_PART = 8  # one of so many combinations is never trained on
@@ -400,22 +402,20 @@ def captions(scenes, template, phrase):
     of each relation.
     """
     device, n = scenes.count.device, len(scenes)
-    numbers = lambda names: torch.tensor([WORD[name] for name in names], device=device)
+    numbers = lambda names: torch.tensor([0 if name in UNSAID else WORD[name] for name in names], device=device)
     values = {"=" + word: torch.full((n,), number, device=device) for word, number in WORD.items()}
     article = lambda adjective_left_out, colour: torch.where(
         adjective_left_out & (colour == WORD["orange"]), WORD["an"], WORD["a"]
     )
-    medium = list(SIZES).index("medium")
     for i in range(3):
-        size = torch.where(scenes.size[:, i] == medium, 0, numbers(SIZES)[scenes.size[:, i]])
-        texture = torch.where(scenes.texture[:, i] == 0, 0, numbers(TEXTURES)[scenes.texture[:, i]])
+        size, texture = numbers(SIZES)[scenes.size[:, i]], numbers(TEXTURES)[scenes.texture[:, i]]
         colour = numbers(COLOURS)[scenes.colour[:, i]]
         shape = numbers(SHAPES)[scenes.shape[:, i]]
         values |= {f"size{i}": size, f"texture{i}": texture, f"colour{i}": colour, f"shape{i}": shape}
         values[f"article{i}"] = article((size == 0) & (texture == 0), colour)
-    values["pattern"] = torch.where(scenes.pattern == 0, 0, numbers(PATTERNS)[scenes.pattern])
+    values["pattern"] = numbers(PATTERNS)[scenes.pattern]
     values["ground"] = numbers(BACKGROUNDS)[scenes.ground]
-    values["ground_article"] = article(scenes.pattern == 0, values["ground"])
+    values["ground_article"] = article(values["pattern"] == 0, values["ground"])
     phrases = torch.zeros((5, 2, 4), dtype=torch.long, device=device)
     for relation, wordings in enumerate(PHRASES.values(), start=1):
         for j, wording in enumerate(wordings):

@@ -1,0 +1,844 @@
+"""Trains the demo weights: a small FLUX pipeline that draws the world of world.py from its captions.
+
+    python train.py tokenizers                # seconds
+    python train.py vae --minutes 4           # go on by running it again
+    python train.py flow --minutes 9          # until --budget is used up; go on by running it again
+    python train.py export                    # a directory that FluxPipeline.from_pretrained and flux read
+    python train.py score                     # pictures of held-out prompts, for judge
+    python train.py sizes                     # parameters, bytes and FLOPs; needs no weights
+    python train.py profile                   # seconds of each part of a step, eager and compiled
+
+Everything lives under --work; README.md beside this file says how long it takes and what makes it work.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import shutil
+import time
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import torch.nn.functional as F
+import world
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+TEXT_LENGTH = 40  # T5 tokens in most steps
+# Some steps have more padding, because pipelines pad to 512 unless they are told otherwise: length and share of steps.
+LONG_TEXTS = ((128, 0.06), (512, 0.02))
+DROPPED = 0.1  # part of the captions that are left out, so that there is a field without a caption
+GUIDANCE = (1.0, 5.0)  # range of the guidance scalar in training
+GUIDANCE_FROM = 0.6  # part of the budget after which guidance is distilled
+MOST_BYTES = 14 * 2**20  # of one checkpoint file
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What differs between the demo weights and the smoke test."""
+
+    heads: int = 3
+    double_blocks: int = 2
+    single_blocks: int = 3
+    text_width: int = 128  # T5
+    text_layers: int = 4
+    text_hidden: int = 256
+    pooled_width: int = 128  # CLIP
+    pooled_layers: int = 2
+    vae_widths: tuple = (32, 48, 64, 96)
+    vae_groups: int = 16
+    vae_batch: int = 256
+    vae_rate: float = 1.5e-3
+    batch: int = 1024
+    fresh: int = 128  # pictures that are drawn and encoded a step
+    pool: int = 2**19  # encoded pictures kept
+    first_pool: int = 2**16  # of those, before the first step
+    rate: float = 8e-4
+
+
+DEMO = Sizes()
+TINY = Sizes(
+    heads=1,
+    double_blocks=1,
+    single_blocks=1,
+    text_width=64,
+    text_layers=1,
+    text_hidden=128,
+    pooled_width=64,
+    pooled_layers=1,
+    vae_widths=(16, 16, 32, 32),
+    vae_groups=8,
+    vae_batch=8,
+    vae_rate=3e-3,
+    batch=16,
+    fresh=4,
+    pool=256,
+    first_pool=64,
+)
+
+
+# ---- tokenizers
+
+
+def _clip_merges(words):
+    """Byte-pair merges, most frequent pair first, until every word is one token."""
+    from collections import Counter
+
+    parts = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
+    merges = []
+    while any(len(tokens) > 1 for tokens in parts.values()):
+        pairs = Counter(pair for tokens in parts.values() for pair in zip(tokens, tokens[1:]))
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word, tokens in parts.items():
+            joined, at = [], 0
+            while at < len(tokens):
+                pair = tuple(tokens[at : at + 2]) == best
+                joined.append("".join(best) if pair else tokens[at])
+                at += 2 if pair else 1
+            parts[word] = joined
+    return merges
+
+
+def write_clip_tokenizer(directory):
+    """vocab.json and merges.txt as CLIP has them: 256 bytes, the same with </w>, merges, two special tokens."""
+    from transformers import CLIPTokenizer
+
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    alphabet = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+    merges = _clip_merges([word for word in world.WORDS if word])
+    tokens = [*alphabet, *(c + "</w>" for c in alphabet), *map("".join, merges), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    shutil.rmtree(directory, ignore_errors=True)
+    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77).save_pretrained(directory)
+    (directory / "tokenizer.json").unlink()
+    (directory / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
+    (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges), ""]), encoding="utf-8")
+
+
+def write_t5_tokenizer(directory):
+    """spiece.model, a unigram model with a piece for every word of the captions, and T5's special tokens."""
+    import io
+    from collections import Counter
+
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2
+    from transformers import T5Tokenizer
+
+    prompts, _, _ = world.drawn(4000, torch.Generator().manual_seed(1))
+    letters = "".join(chr(c) for c in range(33, 127))
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*prompts, *letters, *(" ".join(letters) for _ in range(20))]),
+        model_writer=trained,
+        model_type="unigram",
+        vocab_size=280,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="nmt_nfkc",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    # The trainer breaks words that it can do without; each one gets a piece back.
+    model = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
+    counts = Counter(" ".join(prompts).replace(",", "").split())
+    known = {piece.piece: piece for piece in model.pieces}
+    for word in sorted(counts):
+        piece = known.get("\u2581" + word) or model.pieces.add(piece="\u2581" + word)
+        piece.score = math.log(counts[word] / counts.total())
+    model.trainer_spec.vocab_size = len(model.pieces)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / "spiece.model").write_bytes(model.SerializeToString(deterministic=True))
+    config = {
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "extra_ids": 0,
+        "additional_special_tokens": [],
+        "legacy": True,
+        "model_max_length": 512,
+        "tokenizer_class": "T5Tokenizer",
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    assert len(T5Tokenizer.from_pretrained(directory)) == len(model.pieces)
+
+
+class WordTokens:
+    """From numbers of world.WORDS to token ids, on the device, as the tokenizers would make them of the text."""
+
+    def __init__(self, work, device):
+        from transformers import CLIPTokenizer, T5Tokenizer
+
+        self.clip = CLIPTokenizer.from_pretrained(work / "tokenizer")
+        self.t5 = T5Tokenizer.from_pretrained(work / "tokenizer_2")
+        clip, t5 = [0], [0]
+        for word in world.WORDS[1:]:
+            between = f"red{word}" if word == "," else f"red {word}"
+            ids = self.clip(between).input_ids, self.t5(between).input_ids
+            if len(ids[0]) != 4 or len(ids[1]) != 3:
+                raise SystemExit(f"tokenizers: the word {word!r} is not one token")
+            clip.append(ids[0][2])
+            t5.append(ids[1][1])
+        self.clip_ids = torch.tensor(clip, device=device)
+        self.t5_ids = torch.tensor(t5, device=device)
+
+    def __call__(self, words, length):
+        """Words [B, world.CAPTION_LENGTH] -> ids of CLIP [B, words + 2] and of T5 [B, length]"""
+        n = words.shape[0]
+        count = (words > 0).sum(dim=1, keepdim=True)
+        clip = torch.full((n, words.shape[1] + 2), self.clip.eos_token_id, device=words.device)
+        clip[:, 0] = self.clip.bos_token_id
+        clip[:, 1:-1] = torch.where(words > 0, self.clip_ids[words], self.clip.eos_token_id)
+        t5 = torch.zeros((n, length), dtype=torch.long, device=words.device)
+        t5[:, : words.shape[1]] = torch.where(words > 0, self.t5_ids[words], 0)
+        return clip, t5.scatter(1, count, 1)
+
+
+def tokenizers(options):
+    options.work.mkdir(parents=True, exist_ok=True)
+    write_clip_tokenizer(options.work / "tokenizer")
+    write_t5_tokenizer(options.work / "tokenizer_2")
+    tokens = WordTokens(options.work, "cpu")
+    generator = torch.Generator().manual_seed(2)
+    scenes = world.draw(1000, generator)
+    words = world.draw_captions(scenes, generator)
+    clip, t5 = tokens(words, TEXT_LENGTH)
+    texts = [world.text_of(row) for row in words]
+    padded = dict(padding="max_length", truncation=True, return_tensors="pt")
+    assert torch.equal(clip, tokens.clip(texts, max_length=clip.shape[1], **padded).input_ids)
+    assert torch.equal(t5, tokens.t5(texts, max_length=TEXT_LENGTH, **padded).input_ids)
+    print(f"tokenizers: CLIP {len(tokens.clip)} tokens, T5 {len(tokens.t5)}; 1000 captions agree with the word tables")
+
+
+# ---- models
+
+
+def make_vae(sizes):
+    from diffusers import AutoencoderKL
+
+    levels = len(sizes.vae_widths)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=sizes.vae_widths,
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=sizes.vae_groups,
+        sample_size=world.SIZE,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        force_upcast=False,
+    )
+
+
+def make_flow(sizes, clip_tokenizer, t5_tokenizer):
+    """The three components that are trained together, by their names in the pipeline."""
+    from diffusers import FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=sizes.double_blocks,
+        num_single_layers=sizes.single_blocks,
+        attention_head_dim=128,
+        num_attention_heads=sizes.heads,
+        joint_attention_dim=sizes.text_width,
+        pooled_projection_dim=sizes.pooled_width,
+        guidance_embeds=True,
+        axes_dims_rope=(16, 56, 56),
+    )
+    for name, parameter in transformer.named_parameters():
+        # Blocks begin as the identity and the output as zero: deep modulated blocks learn faster from there.
+        if (".norm" in name or name.startswith("norm_out")) and ".linear." in name or name.startswith("proj_out."):
+            torch.nn.init.zeros_(parameter)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(clip_tokenizer),
+            hidden_size=sizes.pooled_width,
+            intermediate_size=2 * sizes.pooled_width,
+            projection_dim=sizes.pooled_width,
+            num_hidden_layers=sizes.pooled_layers,
+            num_attention_heads=sizes.pooled_width // 64,
+            max_position_embeddings=77,
+            bos_token_id=clip_tokenizer.bos_token_id,
+            eos_token_id=clip_tokenizer.eos_token_id,
+            pad_token_id=clip_tokenizer.pad_token_id,
+        )
+    )
+    text_encoder_2 = T5EncoderModel(
+        T5Config(
+            vocab_size=(len(t5_tokenizer) + 63) // 64 * 64,
+            d_model=sizes.text_width,
+            d_kv=32,
+            d_ff=sizes.text_hidden,
+            num_layers=sizes.text_layers,
+            num_heads=sizes.text_width // 32,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
+            tie_word_embeddings=False,
+        )
+    )
+    return {"transformer": transformer, "text_encoder": text_encoder, "text_encoder_2": text_encoder_2}
+
+
+def make_scheduler():
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
+    )
+
+
+# ---- checkpoints
+
+
+def save_checkpoint(work, stem, tensors, progress):
+    """Writes STEM-STEP-PART.safetensors files of at most MOST_BYTES, then removes those of earlier steps."""
+    earlier = list(work.glob(f"{stem}-*.safetensors"))
+    parts, size = [{}], 0
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        if size + tensor.nbytes > MOST_BYTES:
+            parts.append({})
+            size = 0
+        parts[-1][name] = tensor
+        size += tensor.nbytes
+    metadata = {"progress": json.dumps(progress), "parts": str(len(parts))}
+    for number, part in enumerate(parts):
+        path = work / f"{stem}-{progress['step']:07}-{number}.safetensors"
+        save_file(part, path.with_suffix(".partial"), metadata=metadata)
+        path.with_suffix(".partial").replace(path)
+    for path in earlier:
+        if f"-{progress['step']:07}-" not in path.name:
+            path.unlink()
+
+
+def load_checkpoint(work, stem):
+    """-> (tensors, progress) of the last complete checkpoint, or ({}, None)"""
+    steps = sorted({path.name.split("-")[-2] for path in work.glob(f"{stem}-*.safetensors")}, reverse=True)
+    for step in steps:
+        paths = sorted(work.glob(f"{stem}-{step}-*.safetensors"))
+        tensors = {}
+        for path in paths:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata()
+                tensors |= {name: file.get_tensor(name) for name in file.keys()}
+        if len(paths) == int(metadata["parts"]):
+            return tensors, json.loads(metadata["progress"])
+    return {}, None
+
+
+def load_module(module, tensors, prefix=""):
+    module.load_state_dict({name[len(prefix) :]: t.float() for name, t in tensors.items() if name.startswith(prefix)})
+
+
+class Average:
+    """Exponential moving average of a module's parameters, in float32."""
+
+    def __init__(self, parameters, decay):
+        self.parameters, self.decay, self.steps = list(parameters), decay, 0
+        self.values = [parameter.detach().clone() for parameter in self.parameters]
+
+    @torch.no_grad()
+    def update(self):
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
+
+    @torch.no_grad()
+    def apply(self):
+        torch._foreach_copy_(self.parameters, self.values)
+
+
+class Clock:
+    """Time of one call and of the whole stage: what the learning rate follows, so that it ends when time is up."""
+
+    def __init__(self, options, progress):
+        self.before = progress["seconds"]
+        self.start = time.monotonic()
+        self.budget = 60 * options.budget
+        self.limit = min(60 * options.minutes, self.budget - self.before)
+        self.saved, self.printed = self.start, self.start
+
+    def seconds(self):
+        return time.monotonic() - self.start
+
+    def part(self):
+        return min(1.0, (self.before + self.seconds()) / self.budget)
+
+    def is_over(self):
+        return self.seconds() >= self.limit
+
+    def is_due(self, name, interval):
+        now = time.monotonic()
+        if now - getattr(self, name) < interval:
+            return False
+        setattr(self, name, now)
+        return True
+
+    def rate(self, peak, steps, warm_up):
+        """Warm-up at the start of each call, since the optimizer starts anew; cosine over the whole budget."""
+        return peak * min(1.0, (steps + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.part())))
+
+
+def on_device(options):
+    """bfloat16 products where there is a GPU; the CPU stays in float32."""
+    if options.device == "cpu":
+        return contextlib.nullcontext()
+    return torch.autocast("cuda", torch.bfloat16)
+
+
+def generator_of(options, step):
+    """A call that goes on sees other scenes than the one before."""
+    return torch.Generator(options.device).manual_seed(1000 + step)
+
+
+# ---- the VAE
+
+
+def vae_loss(vae, pictures):
+    """L1 of pixels and of their differences at three scales, which keeps edges; a trace of KL divergence."""
+    posterior = vae.encode(pictures).latent_dist
+    decoded = vae.decode(posterior.sample()).sample.float()
+    error = decoded - pictures
+    loss = error.abs().mean()
+    for _ in range(3):
+        loss = loss + (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+        error = F.avg_pool2d(error, 2)
+        loss = loss + error.abs().mean()
+    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    return loss + 2e-4 * kl, (decoded - pictures).detach()
+
+
+@torch.no_grad()
+def latent_statistics(vae, options):
+    """Mean and standard deviation of the latents of 2048 fresh pictures."""
+    generator, latents = generator_of(options, 999_983), []
+    for _ in range(max(1, 2048 // options.sizes.vae_batch) if not options.tiny else 8):
+        pictures = 2 * world.render(world.draw(options.sizes.vae_batch, generator)) - 1
+        with on_device(options):
+            latents.append(vae.encode(pictures).latent_dist.mode().float())
+    latents = torch.cat(latents)
+    return float(latents.mean()), float(latents.std())
+
+
+def vae(options):
+    sizes = options.sizes
+    torch.manual_seed(0)
+    model = make_vae(sizes).to(options.device, memory_format=torch.channels_last)
+    tensors, progress = load_checkpoint(options.work, "vae")
+    if progress:
+        load_module(model, tensors)
+    progress = progress or {"step": 0, "seconds": 0.0}
+    step = compiled(lambda pictures: vae_loss(model, pictures), options)
+    average = Average(model.parameters(), 0.999)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
+    while not clock.is_over():
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate(sizes.vae_rate, steps, 200)
+        pictures = 2 * world.render(world.draw(sizes.vae_batch, generator)) - 1
+        with on_device(options):
+            loss, error = step(pictures.contiguous(memory_format=torch.channels_last))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update()
+        steps += 1
+        if clock.is_due("printed", 10):
+            psnr = 10 * math.log10(4 / float((error**2).mean()))
+            print(f"vae: step {progress['step'] + steps}, {clock.seconds():.0f} s, loss {float(loss.detach()):.4f}, {psnr:.1f} dB", flush=True)
+    average.apply()
+    mean, deviation = latent_statistics(model, options)
+    progress = {
+        "step": progress["step"] + steps,
+        "seconds": clock.before + clock.seconds(),
+        "shift_factor": mean,
+        "scaling_factor": 1 / deviation,
+    }
+    save_checkpoint(options.work, "vae", model.state_dict(), progress)
+    print(f"vae: saved {progress}")
+
+
+def trained_vae(options):
+    tensors, progress = load_checkpoint(options.work, "vae")
+    if not progress:
+        raise SystemExit(f"{options.work}: no vae-*.safetensors; run the stage `vae` first")
+    model = make_vae(options.sizes)
+    load_module(model, tensors)
+    model.register_to_config(shift_factor=progress["shift_factor"], scaling_factor=progress["scaling_factor"])
+    return model.eval().requires_grad_(False)
+
+
+# ---- the flow
+
+
+class Pool:
+    """Encoded pictures in a ring that grows and is renewed while training goes on, so that encoding is no bottleneck."""
+
+    def __init__(self, vae, options):
+        self.vae, self.options, self.sizes = vae, options, options.sizes
+        self.latents = torch.empty((self.sizes.pool, 16, *self.side()), dtype=torch.bfloat16, device=options.device)
+        self.scenes, self.filled, self.next = None, 0, 0
+
+    def side(self):
+        return (world.SIZE // 8,) * 2
+
+    @torch.no_grad()
+    def renew(self, n, generator):
+        scenes = world.draw(n, generator)
+        pictures = (2 * world.render(scenes) - 1).contiguous(memory_format=torch.channels_last)
+        with on_device(self.options):
+            latents = self.vae.encode(pictures).latent_dist.mode()
+        latents = (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        if self.scenes is None:
+            empty = lambda t: None if t is None else torch.zeros((self.sizes.pool, *t.shape[1:]), dtype=t.dtype, device=t.device)
+            self.scenes = world.Scenes(*(empty(field) for field in scenes.fields()))
+        place = (self.next + torch.arange(n, device=self.latents.device)) % self.sizes.pool
+        self.latents[place] = latents.to(torch.bfloat16)
+        self.scenes.set(place, scenes)
+        self.next = (self.next + n) % self.sizes.pool
+        self.filled = min(self.sizes.pool, self.filled + n)
+
+    def draw(self, n, generator):
+        index = torch.randint(0, self.filled, (n,), generator=generator, device=self.latents.device)
+        return self.latents[index].float(), self.scenes[index]
+
+
+def time_shift(scheduler, tokens):
+    """mu of the pipeline, for so many image tokens."""
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    c = scheduler.config
+    return calculate_shift(tokens, c.base_image_seq_len, c.max_image_seq_len, c.base_shift, c.max_shift)
+
+
+class FlowStep(torch.nn.Module):
+    """The loss of one batch: rectified flow, and from some point on the distillation of guidance.
+
+    The scalar g that the model is given stands for classifier-free guidance of scale 1 + 0.4 (g - 1), 2.0 at the usual
+    3.5. The target of a guided field v = u + s (c - u) is reached without a teacher: with w = 1 - 1 / s, the field that
+    is its own target in v = truth + w (v - u) is just that, u being the model's field for no caption.
+    """
+
+    def __init__(self, models, scheduler, tokens):
+        super().__init__()
+        from diffusers import FluxPipeline
+
+        self.models = torch.nn.ModuleDict(models)
+        side = world.SIZE // 16
+        self.register_buffer("image_ids", FluxPipeline._prepare_latent_image_ids(1, side, side, "cpu", torch.float32))
+        self.shift = math.exp(time_shift(scheduler, side * side))
+        self.pack = FluxPipeline._pack_latents
+        self.tokens = tokens
+
+    def text(self, clip_ids, t5_ids):
+        pooled = self.models["text_encoder"](clip_ids).pooler_output
+        return pooled, self.models["text_encoder_2"](t5_ids).last_hidden_state
+
+    def field(self, noisy, sigma, guidance, pooled, text):
+        return self.models["transformer"](
+            hidden_states=noisy,
+            timestep=sigma,
+            guidance=guidance,
+            pooled_projections=pooled,
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros((text.shape[1], 3), device=text.device),
+            img_ids=self.image_ids,
+            return_dict=False,
+        )[0].float()
+
+    def forward(self, latents, noise, sigma, guidance, dropped, clip_ids, t5_ids, empty_clip, empty_t5, strength: float):
+        clean, noise = (self.pack(x, *x.shape).float() for x in (latents, noise))
+        sigma = self.shift * sigma / (1 + (self.shift - 1) * sigma)
+        at = sigma[:, None, None]
+        noisy, truth = (1 - at) * clean + at * noise, noise - clean
+        field = self.field(noisy, sigma, guidance, *self.text(clip_ids, t5_ids))
+        target = truth
+        if strength > 0:
+            with torch.no_grad():
+                pooled, text = self.text(empty_clip, empty_t5)
+                n = len(sigma)
+                bare = self.field(noisy, sigma, guidance, pooled.expand(n, -1), text.expand(n, -1, -1))
+                weight = strength * (1 - 1 / (1 + 0.4 * (guidance - 1))) * ~dropped
+                target = truth + weight[:, None, None] * (field.detach() - bare)
+        return F.mse_loss(field, target), F.mse_loss(field.detach(), truth)
+
+
+def flow_batch(pool, step, n, length, generator):
+    """Arguments of FlowStep, but for the strength."""
+    device = generator.device
+    latents, scenes = pool.draw(n, generator)
+    words = world.draw_captions(scenes, generator)
+    dropped = torch.rand((n,), generator=generator, device=device) < DROPPED
+    words = torch.where(dropped[:, None], 0, words)
+    noise = torch.randn(latents.shape, generator=generator, device=device)
+    sigma = torch.sigmoid(torch.randn((n,), generator=generator, device=device))
+    guidance = GUIDANCE[0] + (GUIDANCE[1] - GUIDANCE[0]) * torch.rand((n,), generator=generator, device=device)
+    ids, empty = step.tokens(words, length), step.tokens(torch.zeros_like(words[:1]), length)
+    return latents, noise, sigma, guidance, dropped, *ids, *empty
+
+
+def compiled(function, options):
+    return torch.compile(function, dynamic=False) if options.compile else function
+
+
+def start_flow(options):
+    torch.manual_seed(0)
+    tokens = WordTokens(options.work, options.device)
+    models = make_flow(options.sizes, tokens.clip, tokens.t5)
+    tensors, progress = load_checkpoint(options.work, "flow")
+    if progress:
+        for name, model in models.items():
+            load_module(model, tensors, name + ":")
+    step = FlowStep(models, make_scheduler(), tokens).to(options.device)
+    coder = trained_vae(options).to(options.device, memory_format=torch.channels_last)
+    return step, Pool(coder, options), progress or {"step": 0, "seconds": 0.0}
+
+
+def save_flow(options, step, average, progress):
+    values = dict(zip((name for name, _ in step.models.named_parameters()), average.values))
+    tensors = {}
+    for component, model in step.models.items():
+        for name, tensor in model.state_dict().items():
+            tensors[f"{component}:{name}"] = values.get(f"{component}.{name}", tensor).to(torch.bfloat16)
+    save_checkpoint(options.work, "flow", tensors, progress)
+
+
+def flow(options):
+    sizes = options.sizes
+    step, pool, progress = start_flow(options)
+    clock = Clock(options, progress)
+    if clock.limit <= 0:
+        print("flow: the budget is used up")
+        return
+    generator = generator_of(options, progress["step"])
+    while pool.filled < sizes.first_pool:
+        pool.renew(min(512, sizes.first_pool - pool.filled), generator)
+    loss_of = compiled(step, options)
+    parameters = list(step.parameters())
+    average = Average(parameters, 0.9995)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=sizes.rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=options.device != "cpu"
+    )
+    draws = torch.Generator().manual_seed(progress["step"])
+    steps, mean = 0, torch.zeros(2, device=options.device)
+
+    def state():
+        return {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds()}
+
+    while not clock.is_over():
+        length, n = TEXT_LENGTH, sizes.batch
+        at = float(torch.rand((), generator=draws))
+        for longer, share in LONG_TEXTS:
+            if 0 <= at < share:
+                # As much memory and time as the usual step.
+                length, n = longer, max(1, sizes.batch * (64 + TEXT_LENGTH) // (64 + longer))
+            at -= share
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate(sizes.rate, steps, 300)
+        pool.renew(sizes.fresh, generator)
+        # In a few levels, since a compiled step is one for each value.
+        ramp = (clock.part() - GUIDANCE_FROM) / 0.15
+        strength = min(1.0, max(0.0, math.ceil(4 * ramp) / 4))
+        with on_device(options):
+            loss, plain = loss_of(*flow_batch(pool, step, n, length, generator), strength)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update()
+        steps += 1
+        mean.lerp_(torch.stack([loss.detach(), plain]), max(0.01, 1 / steps))
+        if clock.is_due("printed", 10):
+            rate = steps / clock.seconds()
+            print(
+                f"flow: step {state()['step']}, {state()['seconds']:.0f} s, {rate:.1f} steps/s, loss {float(mean[0]):.4f}, "
+                f"to the truth {float(mean[1]):.4f}, guidance {strength}",
+                flush=True,
+            )
+        if clock.is_due("saved", 120):
+            save_flow(options, step, average, state())
+    save_flow(options, step, average, state())
+    print(f"flow: saved {state()}")
+
+
+# ---- the pipeline
+
+
+def export(options):
+    """model_index.json and its components, bfloat16, transformer in shards; tokenizers in their classic files."""
+    from diffusers import FluxPipeline
+
+    tensors, progress = load_checkpoint(options.work, "flow")
+    if not progress:
+        raise SystemExit(f"{options.work}: no flow-*.safetensors; run the stage `flow` first")
+    tokens = WordTokens(options.work, "cpu")
+    models = make_flow(options.sizes, tokens.clip, tokens.t5)
+    for name, model in models.items():
+        load_module(model, tensors, name + ":")
+    pipeline = FluxPipeline(
+        scheduler=make_scheduler(),
+        vae=trained_vae(options),
+        tokenizer=tokens.clip,
+        tokenizer_2=tokens.t5,
+        **models,
+    ).to(torch.bfloat16)
+    target = options.work / "pipeline"
+    shutil.rmtree(target, ignore_errors=True)
+    pipeline.save_pretrained(target, max_shard_size="10MB")
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.rmtree(target / name)
+        shutil.copytree(options.work / name, target / name)
+    FluxPipeline.from_pretrained(target, torch_dtype=torch.bfloat16)
+    total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"export: {target}, {total / 1e6:.1f} MB, of step {progress['step']}")
+
+
+def score(options):
+    """Pictures of held-out prompts by diffusers, with what must be seen in them: NUMBER.png and NUMBER.json."""
+    from diffusers import FluxPipeline
+
+    number = torch.bfloat16 if options.device != "cpu" else torch.float32
+    pipeline = FluxPipeline.from_pretrained(options.work / "pipeline", torch_dtype=number).to(options.device)
+    pipeline.set_progress_bar_config(disable=True)
+    prompts, descriptions, _ = world.held_out(options.prompts, 9000)
+    target = options.work / "score"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for start in range(0, len(prompts), 20):
+        some = range(start, min(start + 20, len(prompts)))
+        pictures = pipeline(
+            [prompts[i] for i in some],
+            height=world.SIZE,
+            width=world.SIZE,
+            num_inference_steps=options.steps,
+            guidance_scale=3.5,
+            max_sequence_length=TEXT_LENGTH,
+            generator=[torch.Generator().manual_seed(i) for i in some],
+        ).images
+        for i, picture in zip(some, pictures):
+            picture.save(target / f"{i:04}.png")
+            (target / f"{i:04}.json").write_text(json.dumps(descriptions[i], indent=1) + "\n")
+    print(f"score: {len(prompts)} pictures in {target}; examples/models/evaluate.sh judges them")
+
+
+# ---- what it costs
+
+
+def sizes(options):
+    """Parameters, bytes as bf16 and NF4 (T5's `wo` and what is no linear stays bf16), FLOPs."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokens = type("Tokens", (), {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "__len__": lambda self: 896})()
+    models = {**make_flow(options.sizes, tokens, tokens), "vae": make_vae(options.sizes)}
+    total = 0
+    for name, model in models.items():
+        linears = {id(m): n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "vae"}
+        quantized = sum(
+            m.weight.numel() for n, m in model.named_modules() if id(m) in linears and not n.endswith(".wo")
+        )
+        count = sum(p.numel() for p in model.parameters())
+        nf4 = 0.5625 * quantized + 2 * (count - quantized)
+        odd = [n for n, m in model.named_modules() if id(m) in linears and m.weight.numel() % 64]
+        total += nf4
+        print(f"{name}: {count:,} parameters, {2 * count / 1e6:.2f} MB in bf16, {nf4 / 1e6:.2f} MB in NF4", *odd)
+    print(f"all: {total / 1e6:.2f} MB with NF4")
+
+    n = 4
+    flow_step = FlowStep({name: models[name] for name in ("transformer", "text_encoder", "text_encoder_2")},
+                         make_scheduler(), None)
+    latents = torch.randn(n, 16, world.SIZE // 8, world.SIZE // 8)
+    ids = torch.ones((n, world.CAPTION_LENGTH + 2), dtype=torch.long), torch.ones((n, TEXT_LENGTH), dtype=torch.long)
+    batch = latents, latents, torch.rand(n), torch.ones(n), torch.zeros(n, dtype=torch.bool), *ids, *(i[:1] for i in ids)
+
+    def count_of(run):
+        with FlopCounterMode(display=False) as counter:
+            run()
+        return counter.get_total_flops() / n
+
+    plain = count_of(lambda: flow_step(*batch, 0.0)[0].backward())
+    guided = count_of(lambda: flow_step(*batch, 1.0)[0].backward())
+    pictures = torch.rand(n, 3, world.SIZE, world.SIZE)
+    encode = count_of(lambda: models["vae"].encode(pictures))
+    vae_step = count_of(lambda: vae_loss(models["vae"], pictures)[0].backward())
+    print(f"GFLOP a picture: flow {plain / 1e9:.2f}, guided {guided / 1e9:.2f}, encode {encode / 1e9:.2f}, VAE {vae_step / 1e9:.2f}")
+    print(f"TFLOP a step: flow {options.sizes.batch * plain / 1e12:.2f} + encode {options.sizes.fresh * encode / 1e12:.2f}, "
+          f"VAE {options.sizes.vae_batch * vae_step / 1e12:.2f}")
+
+
+def profile(options):
+    """Milliseconds of each part of a step."""
+    step, pool, _ = start_flow(options)
+    generator = generator_of(options, 1)
+    pool.renew(options.sizes.fresh, generator)
+    optimizer = torch.optim.AdamW(step.parameters(), fused=options.device != "cpu")
+
+    def timed(name, run, repeats=20):
+        for _ in range(3):
+            run()
+        synchronize = torch.cuda.synchronize if options.device != "cpu" else lambda: None
+        synchronize()
+        start = time.monotonic()
+        for _ in range(repeats):
+            run()
+        synchronize()
+        print(f"profile: {name}: {1000 * (time.monotonic() - start) / repeats:.2f} ms", flush=True)
+
+    def train(function, strength):
+        with on_device(options):
+            function(*flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator), strength)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    timed("draw", lambda: world.draw(options.sizes.fresh, generator))
+    scenes = world.draw(options.sizes.fresh, generator)
+    timed("render", lambda: world.render(scenes))
+    timed("renew (draw, render, encode)", lambda: pool.renew(options.sizes.fresh, generator))
+    timed("batch", lambda: flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator))
+    timed("step", lambda: train(step, 0.0))
+    timed("step with guidance", lambda: train(step, 1.0))
+    if options.compile:
+        fast = torch.compile(step, dynamic=False)
+        start = time.monotonic()
+        train(fast, 0.0)
+        print(f"profile: compilation: {time.monotonic() - start:.0f} s", flush=True)
+        timed("compiled step", lambda: train(fast, 0.0))
+
+
+STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, profile)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/demo"), help="directory of all files")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--minutes", type=float, default=9, help="of this call (vae, flow)")
+    parser.add_argument("--budget", type=float, help="minutes of the whole stage, which the learning rate follows; "
+                        "4 for vae, 18 for flow")
+    parser.add_argument("--compile", action="store_true", help="torch.compile (vae, flow, profile)")
+    parser.add_argument("--tiny", action="store_true", help="small models: a test of every stage, which learns nothing")
+    parser.add_argument("--prompts", type=int, default=100, help="pictures of score")
+    parser.add_argument("--steps", type=int, default=28, help="denoising steps of score")
+    options = parser.parse_args()
+    options.sizes = TINY if options.tiny else DEMO
+    options.budget = options.budget or (4 if options.stage == "vae" else 18)
+    torch.set_float32_matmul_precision("high")
+    STAGES[options.stage](options)
+
+
+if __name__ == "__main__":
+    main()
