@@ -54,8 +54,8 @@ class Sizes:
     vae_groups: int = 16
     vae_batch: int = 256
     vae_rate: float = 1.5e-3
-    batch: int = 1024
-    fresh: int = 128  # pictures that are drawn and encoded a step
+    batch: int = 512
+    fresh: int = 64  # pictures that are drawn and encoded a step
     pool: int = 2**19  # encoded pictures kept
     first_pool: int = 2**16  # of those, before the first step
     rate: float = 8e-4
@@ -441,7 +441,9 @@ def vae(options):
     if progress:
         load_module(model, tensors)
     progress = progress or {"step": 0, "seconds": 0.0}
-    step = compiled(lambda pictures: vae_loss(model, pictures), options)
+    step = lambda pictures: vae_loss(model, pictures)
+    if options.compile:
+        step = torch.compile(step, dynamic=False)
     average = Average(model.parameters(), 0.999)
     optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
@@ -560,14 +562,15 @@ class FlowStep(torch.nn.Module):
             return_dict=False,
         )[0].float()
 
-    def forward(self, latents, noise, sigma, guidance, dropped, clip_ids, t5_ids, empty_clip, empty_t5, strength: float):
+    def forward(self, latents, noise, sigma, guidance, dropped, clip_ids, t5_ids, empty_clip, empty_t5, strength=None):
+        """strength: of the distillation, from 0 to 1; None leaves it out"""
         clean, noise = (self.pack(x, *x.shape).float() for x in (latents, noise))
         sigma = self.shift * sigma / (1 + (self.shift - 1) * sigma)
         at = sigma[:, None, None]
         noisy, truth = (1 - at) * clean + at * noise, noise - clean
         field = self.field(noisy, sigma, guidance, *self.text(clip_ids, t5_ids))
         target = truth
-        if strength > 0:
+        if strength is not None:
             with torch.no_grad():
                 pooled, text = self.text(empty_clip, empty_t5)
                 n = len(sigma)
@@ -589,10 +592,6 @@ def flow_batch(pool, step, n, length, generator):
     guidance = GUIDANCE[0] + (GUIDANCE[1] - GUIDANCE[0]) * torch.rand((n,), generator=generator, device=device)
     ids, empty = step.tokens(words, length), step.tokens(torch.zeros_like(words[:1]), length)
     return latents, noise, sigma, guidance, dropped, *ids, *empty
-
-
-def compiled(function, options):
-    return torch.compile(function, dynamic=False) if options.compile else function
 
 
 def start_flow(options):
@@ -627,7 +626,8 @@ def flow(options):
     generator = generator_of(options, progress["step"])
     while pool.filled < sizes.first_pool:
         pool.renew(min(512, sizes.first_pool - pool.filled), generator)
-    loss_of = compiled(step, options)
+    if options.compile:
+        step.models["transformer"].compile(dynamic=False)
     parameters = list(step.parameters())
     average = Average(parameters, 0.9995)
     optimizer = torch.optim.AdamW(
@@ -640,21 +640,21 @@ def flow(options):
         return {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds()}
 
     while not clock.is_over():
-        length, n = TEXT_LENGTH, sizes.batch
+        length, n, stance = TEXT_LENGTH, sizes.batch, "default"
         at = float(torch.rand((), generator=draws))
         for longer, share in LONG_TEXTS:
             if 0 <= at < share:
                 # As much memory and time as the usual step.
                 length, n = longer, max(1, sizes.batch * (64 + TEXT_LENGTH) // (64 + longer))
+                stance = "force_eager"  # too rare to compile for
             at -= share
         for group in optimizer.param_groups:
             group["lr"] = clock.rate(sizes.rate, steps, 300)
         pool.renew(sizes.fresh, generator)
-        # In a few levels, since a compiled step is one for each value.
-        ramp = (clock.part() - GUIDANCE_FROM) / 0.15
-        strength = min(1.0, max(0.0, math.ceil(4 * ramp) / 4))
-        with on_device(options):
-            loss, plain = loss_of(*flow_batch(pool, step, n, length, generator), strength)
+        ramp = min(1.0, (clock.part() - GUIDANCE_FROM) / 0.15)
+        strength = torch.full((), ramp, device=options.device) if ramp > 0 else None
+        with on_device(options), torch.compiler.set_stance(stance):
+            loss, plain = step(*flow_batch(pool, step, n, length, generator), strength)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -666,7 +666,7 @@ def flow(options):
             rate = steps / clock.seconds()
             print(
                 f"flow: step {state()['step']}, {state()['seconds']:.0f} s, {rate:.1f} steps/s, loss {float(mean[0]):.4f}, "
-                f"to the truth {float(mean[1]):.4f}, guidance {strength}",
+                f"to the truth {float(mean[1]):.4f}, guidance {max(0.0, ramp):.2f}",
                 flush=True,
             )
         if clock.is_due("saved", 120):
@@ -769,8 +769,8 @@ def sizes(options):
             run()
         return counter.get_total_flops() / n
 
-    plain = count_of(lambda: flow_step(*batch, 0.0)[0].backward())
-    guided = count_of(lambda: flow_step(*batch, 1.0)[0].backward())
+    plain = count_of(lambda: flow_step(*batch)[0].backward())
+    guided = count_of(lambda: flow_step(*batch, torch.ones(()))[0].backward())
     pictures = torch.rand(n, 3, world.SIZE, world.SIZE)
     encode = count_of(lambda: models["vae"].encode(pictures))
     vae_step = count_of(lambda: vae_loss(models["vae"], pictures)[0].backward())
@@ -797,9 +797,9 @@ def profile(options):
         synchronize()
         print(f"profile: {name}: {1000 * (time.monotonic() - start) / repeats:.2f} ms", flush=True)
 
-    def train(function, strength):
+    def train(strength):
         with on_device(options):
-            function(*flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator), strength)[0].backward()
+            step(*flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator), strength)[0].backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -808,14 +808,14 @@ def profile(options):
     timed("render", lambda: world.render(scenes))
     timed("renew (draw, render, encode)", lambda: pool.renew(options.sizes.fresh, generator))
     timed("batch", lambda: flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator))
-    timed("step", lambda: train(step, 0.0))
-    timed("step with guidance", lambda: train(step, 1.0))
+    timed("step", lambda: train(None))
+    timed("step with guidance", lambda: train(torch.ones((), device=options.device)))
     if options.compile:
-        fast = torch.compile(step, dynamic=False)
+        step.models["transformer"].compile(dynamic=False)
         start = time.monotonic()
-        train(fast, 0.0)
+        train(None)
         print(f"profile: compilation: {time.monotonic() - start:.0f} s", flush=True)
-        timed("compiled step", lambda: train(fast, 0.0))
+        timed("compiled step", lambda: train(None))
 
 
 STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, profile)}

@@ -4,10 +4,10 @@ Everything is a batch of tensors on one device. A scene is drawn at random, rend
 resolution, and captioned as word numbers, so that training needs no strings. Lengths are parts of the picture's side,
 y goes down. Nothing is downloaded; the same seed on the same device gives the same scenes.
 
-    python world.py --draw 8 --seed 1 --out DIR            # training scenes: NUMBER.png and NUMBER.json
-    python world.py --draw 8 --seed 1 --out DIR --held-out # combinations that training never sees
+    python world.py --draw 8 --seed 1 --out DIR               # scenes as in training
+    python world.py --draw 100 --seed 9000 --out DIR --held-out  # combinations that training never sees
 
-The JSON beside a picture is what `judge --expect` reads.
+That writes NUMBER.png, NUMBER.json, which is what `judge --expect` reads, and prompts.txt.
 """
 
 import argparse
@@ -485,7 +485,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", type=int, required=True, metavar="N", help="how many scenes")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory for NUMBER.png and NUMBER.json")
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write to")
     parser.add_argument("--size", type=int, default=SIZE, help="pixels a side")
     parser.add_argument("--held-out", action="store_true", help="only combinations that training never sees")
     options = parser.parse_args()
@@ -494,12 +494,12 @@ def main():
 
     options.out.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(options.seed)
-    for start in range(0, options.draw, 64):
-        n = min(64, options.draw - start)
-        _, descriptions, scenes = drawn(n, generator, options.held_out)
-        for i, (pixels, description) in enumerate(zip(to_bytes(render(scenes, options.size)), descriptions), start):
-            Image.fromarray(pixels.numpy()).save(options.out / f"{i:04}.png")
-            (options.out / f"{i:04}.json").write_text(json.dumps(description, indent=1) + "\n")
+    prompts, descriptions, scenes = drawn(options.draw, generator, options.held_out)
+    (options.out / "prompts.txt").write_text("".join(prompt + "\n" for prompt in prompts))
+    for i, description in enumerate(descriptions):
+        pixels = to_bytes(render(scenes[i : i + 1], options.size))[0]
+        Image.fromarray(pixels.numpy()).save(options.out / f"{i:04}.png")
+        (options.out / f"{i:04}.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
 if __name__ == "__main__":
