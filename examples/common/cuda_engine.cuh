@@ -91,7 +91,6 @@ class CudaEngine final : public Engine<P> {
   }
 
   Result run(const Request& request, const PhaseWatcher& watcher) override {
-    gpu_.workspace.reset_peak();
     if (trace_) trace_->start(gpu_.streams.handle(cuda::Stream::compute));
     const OffloadStatistics before = offload_->statistics();
     Result result;
@@ -107,7 +106,7 @@ class CudaEngine final : public Engine<P> {
     }
     traffic_.count(before, offload_->statistics());
     traffic_.arena_bytes = arena_.size();
-    traffic_.workspace_bytes = gpu_.workspace.peak_bytes();
+    traffic_.workspace_bytes = result.workspace_bytes();
     const std::size_t free = free_bytes();
     traffic_.driver_bytes = free_before_ > free ? free_before_ - free : 0;
     if (trace_) AtomicFile::write_text(trace_path_, trace_->json());

@@ -38,7 +38,6 @@ class HostEngine final : public Engine<P> {
 
   Result run(const Request& request, const PhaseWatcher& watcher) override {
     workspace_.release();
-    workspace_.reset_peak();
     const OffloadStatistics before = offload_->statistics();
     const host::Stalls stalls = streams_.stalls();
     Result result;
@@ -54,7 +53,7 @@ class HostEngine final : public Engine<P> {
     }
     traffic_.count(before, offload_->statistics());
     traffic_.arena_bytes = offload_->peak_bytes() + in_place_bytes_;
-    traffic_.workspace_bytes = workspace_.peak_bytes();
+    traffic_.workspace_bytes = result.workspace_bytes();
     traffic_.stalls = streams_.stalls().count - stalls.count;
     traffic_.stall_seconds = streams_.stalls().seconds - stalls.seconds;
     return result;

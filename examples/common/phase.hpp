@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -21,11 +22,35 @@ class Stopwatch {
 /// end the run.
 using PhaseWatcher = std::function<void(const char* phase, std::size_t done, std::size_t of)>;
 
-/// Seconds by phase of one call of a pipeline, and what its user should know.
+/// What one phase took.
+struct PhaseCost {
+  double seconds = 0;
+  std::size_t workspace_bytes = 0;  // activations, at their peak
+};
+
+/// Measures a phase from its construction on. The workspace's peak begins anew.
+template <class Workspace>
+class PhaseMeter {
+ public:
+  explicit PhaseMeter(Workspace& workspace) : workspace_(workspace) { workspace.reset_peak(); }
+  PhaseCost cost() const { return {watch_.seconds(), workspace_.peak_bytes()}; }
+
+ private:
+  Workspace& workspace_;
+  Stopwatch watch_;
+};
+
+/// The phases of one call of a pipeline, and what its user should know.
 struct Phases {
-  double text_seconds = 0, denoise_seconds = 0, decode_seconds = 0;
+  PhaseCost text, denoise, decode;
   std::vector<double> step_seconds;
   std::vector<std::string> warnings;
+
+  double seconds() const { return text.seconds + denoise.seconds + decode.seconds; }
+  /// Most bytes of activations that were in use at once.
+  std::size_t workspace_bytes() const {
+    return std::max({text.workspace_bytes, denoise.workspace_bytes, decode.workspace_bytes});
+  }
 };
 
 }  // namespace ebb::examples

@@ -189,7 +189,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   const std::size_t tokens = rows * columns;
 
   watcher("text", 0, 1);
-  const examples::Stopwatch text_watch;
+  const examples::PhaseMeter text_meter(ctx.workspace());
   detail::Encoded<T> positive, negative;
   if (request.embeds.empty()) {
     positive =
@@ -208,10 +208,10 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     encoded->states = examples::repeat_items(encoded->states, request.prompt_count(), request.images_per_prompt);
     encoded->pooled = examples::repeat_items(encoded->pooled, request.prompt_count(), request.images_per_prompt);
   }
-  result.text_seconds = text_watch.seconds();
+  result.text = text_meter.cost();
   watcher("text", 1, 1);
 
-  const examples::Stopwatch denoise_watch;
+  const examples::PhaseMeter denoise_meter(ctx.workspace());
   ctx.workspace().release();
   std::vector<T> host_latents(checked_product(batch * tokens, config.channels));
   const Matrix<T> packed(host_latents.data(), batch * tokens, config.channels);
@@ -272,9 +272,9 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     download(ctx, latents.elements(), std::span(host_latents));
   }
   result.latents = {batch, tokens, config.channels, std::vector<float>(host_latents.begin(), host_latents.end())};
-  result.denoise_seconds = denoise_watch.seconds();
+  result.denoise = denoise_meter.cost();
 
-  const examples::Stopwatch decode_watch;
+  const examples::PhaseMeter decode_meter(ctx.workspace());
   watcher("decode", 0, 1);
   ctx.workspace().release();  // its pieces have the sizes of the loop's activations
   std::vector<T> unpacked_values(host_latents.size());
@@ -294,7 +294,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     }
     result.pictures.push_back(std::move(picture));
   }
-  result.decode_seconds = decode_watch.seconds();
+  result.decode = decode_meter.cost();
   watcher("decode", 1, 1);
   return result;
 }

@@ -202,7 +202,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   const std::size_t rows = shape.batch * shape.tokens();
 
   watcher("text", 0, 1);
-  const examples::Stopwatch text_watch;
+  const examples::PhaseMeter text_meter(ctx.workspace());
   const std::size_t prompts = request.prompt_count();
   std::vector<T> positive, negative;
   if (request.embeds.empty())
@@ -223,10 +223,10 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   }
   positive = examples::repeat_items(positive, prompts, request.videos_per_prompt);
   negative = examples::repeat_items(negative, prompts, request.videos_per_prompt);
-  result.text_seconds = text_watch.seconds();
+  result.text = text_meter.cost();
   watcher("text", 1, 1);
 
-  const examples::Stopwatch denoise_watch;
+  const examples::PhaseMeter denoise_meter(ctx.workspace());
   ctx.workspace().release();
   std::vector<float> latents(shape.elements());
   std::vector<float> packed(latents.size());
@@ -289,10 +289,10 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   }
   unpack_latents(tokens, shape, latents);
   result.latents = {Shape{shape.batch, shape.channels, shape.frames, shape.height, shape.width}, latents};
-  result.denoise_seconds = denoise_watch.seconds();
+  result.denoise = denoise_meter.cost();
   if (!request.sink) return result;
 
-  const examples::Stopwatch decode_watch;
+  const examples::PhaseMeter decode_meter(ctx.workspace());
   watcher("decode", 0, shape.batch * shape.frames);
   ctx.workspace().release();  // its pieces have the sizes of the loop's activations
   std::size_t chunks = 0;
@@ -310,7 +310,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
       watcher("decode", ++chunks, shape.batch * shape.frames);
     });
   }
-  result.decode_seconds = decode_watch.seconds();
+  result.decode = decode_meter.cost();
   return result;
 }
 

@@ -78,6 +78,13 @@ TEST_CASE("picture, latents and report") {
   CHECK(report.at("step_seconds").size() == 2);
   CHECK(report.at("weights").at("transformer").at("formats").at("nf4").at("codes_bytes").get<int>() > 0);
   CHECK(report.at("bytes_moved_per_step").get<int>() > 0);
+  int most = 0;
+  for (const char* phase : {"text", "denoise", "decode"}) {
+    const int bytes = report.at(std::string(phase) + "_workspace_bytes").get<int>();
+    CHECK(bytes > 0);
+    most = std::max(most, bytes);
+  }
+  CHECK(report.at("workspace_peak_bytes").get<int>() == most);
   CHECK(report.at("arena_peak_bytes").get<int>() < report.at("weights").at("transformer").at("stored_bytes").get<int>());
 
   // The latents are what a run takes as its noise, too.
