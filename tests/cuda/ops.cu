@@ -2,6 +2,7 @@
 #define EIGEN_NO_CUDA
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -60,11 +61,15 @@ class Twin {
   std::span<T> host_elements() { return values_; }
   std::span<T> device_elements() { return {copy_.data(), copy_.size()}; }
 
-  /// Relative Frobenius distance of the two, padding included: the GPU must not write there.
-  double distance() const {
+  /// Relative Frobenius distance of the two, padding included: the GPU must not write there. Relative to `least` where
+  /// the expected numbers are smaller.
+  double distance(double least = 0.0) const {
     check(cudaDeviceSynchronize());
     const std::vector<double> expected(values_.begin(), values_.end());
-    return relative_error(on_host(copy_), expected);
+    double norm = 0.0;
+    for (const double value : expected) norm += value * value;
+    norm = std::sqrt(norm);
+    return relative_error(on_host(copy_), expected) * (norm == 0.0 ? 1.0 : norm / std::max(norm, least));
   }
 
  private:
@@ -116,12 +121,15 @@ void check_linear(testing::Random& random, const FormatChoice& choice, DType den
   Twin<T> x(random, product.m, product.k, product.m % 2 == 0 ? 8 : 0), factor(random, product.m, product.n),
       gate(random, 1, product.n);
   Twin<float> bias(random, 1, product.n);
-  const auto agrees = [&](const char* name, auto host_stage, auto device_stage) {
+  const auto agrees = [&](const std::string& name, auto host_stage, auto device_stage) {
     CAPTURE(name);
     Twin<T> y(random, product.m, product.n, product.m % 3 == 0 ? 8 : 0);
     linear(both.host, x.host(), weight.host, host_stage(y.host()), y.host());
     linear(both.device, x.device(), weight.device, device_stage(y.device()), y.device());
-    CHECK(y.distance() < bound<T>);
+    // A bias is rounded to T, and the product once more before a stage that cuBLASLt does not fuse. Where terms of size
+    // one cancel, their roundings remain; a few numbers show the largest rounding, many the mean one.
+    const double elements = static_cast<double>(product.m * product.n);
+    CHECK(y.distance(std::sqrt(elements)) < (elements < 16 ? 4 : 1.5) * bound<T>);
   };
   const Bias host_bias{bias.host().data}, device_bias{bias.device().data};
   agrees(

@@ -249,6 +249,8 @@ class Blas {
       cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+    // Parts of a divided sum stay float32: the other schemes round each to T, so that y depends on how K was divided.
+    prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     const auto aligned = [&](unsigned shift) { return static_cast<std::uint32_t>(alignments >> shift & 0xffff); };
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, aligned(16));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, aligned(32));
