@@ -397,7 +397,7 @@ def on_device(options):
     """bfloat16 products where there is a GPU; the CPU stays in float32."""
     if options.device == "cpu":
         return contextlib.nullcontext()
-    return torch.autocast("cuda", torch.bfloat16)
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # a recorded step keeps nothing for the next
 
 
 def generator_of(options, step):
@@ -435,6 +435,7 @@ def latent_statistics(vae, options):
 
 
 def vae(options):
+    """Trains encoder and decoder, or, with --decoder, the decoder alone, for which a flow need not be trained again."""
     sizes = options.sizes
     torch.manual_seed(0)
     model = make_vae(sizes).to(options.device, memory_format=torch.channels_last)
@@ -442,11 +443,14 @@ def vae(options):
     if progress:
         load_module(model, tensors)
     progress = progress or {"step": 0, "seconds": 0.0}
+    if options.decoder:
+        model.encoder.requires_grad_(False)
     step = lambda pictures: vae_loss(model, pictures)
     if options.compile:
         step = torch.compile(step, dynamic=False)
-    average = Average(model.parameters(), 0.999)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average = Average(parameters, 0.999)
+    optimizer = torch.optim.AdamW(parameters, lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
     while not clock.is_over():
         for group in optimizer.param_groups:
@@ -457,7 +461,7 @@ def vae(options):
         with on_device(options):
             loss, error = step(batches[steps % DRAWN_AT_ONCE])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()
@@ -466,13 +470,10 @@ def vae(options):
             psnr = 10 * math.log10(4 / float((error**2).mean()))
             print(f"vae: step {progress['step'] + steps}, {clock.seconds():.0f} s, loss {float(loss.detach()):.4f}, {psnr:.1f} dB", flush=True)
     average.apply()
-    mean, deviation = latent_statistics(model, options)
-    progress = {
-        "step": progress["step"] + steps,
-        "seconds": clock.before + clock.seconds(),
-        "shift_factor": mean,
-        "scaling_factor": 1 / deviation,
-    }
+    progress |= {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds()}
+    if not options.decoder:
+        mean, deviation = latent_statistics(model, options)
+        progress |= {"shift_factor": mean, "scaling_factor": 1 / deviation}
     save_checkpoint(options.work, "vae", model.state_dict(), progress)
     print(f"vae: saved {progress}")
 
@@ -583,9 +584,10 @@ class FlowStep(torch.nn.Module):
         return F.mse_loss(field, target), F.mse_loss(field.detach(), truth)
 
 
-def flow_batch(pool, step, n, length, generator):
-    """Arguments of FlowStep, but for the strength."""
-    device = generator.device
+def flow_batches(pool, step, count, n, length, generator):
+    """Arguments of FlowStep, but for the strength: `count` tuples for batches of n. Drawn together, since drawing waits for
+    the GPU."""
+    device, n, each = generator.device, count * n, n
     latents, scenes = pool.draw(n, generator)
     words = world.draw_captions(scenes, generator)
     dropped = torch.rand((n,), generator=generator, device=device) < DROPPED
@@ -594,7 +596,60 @@ def flow_batch(pool, step, n, length, generator):
     sigma = torch.sigmoid(torch.randn((n,), generator=generator, device=device))
     guidance = GUIDANCE[0] + (GUIDANCE[1] - GUIDANCE[0]) * torch.rand((n,), generator=generator, device=device)
     ids, empty = step.tokens(words, length), step.tokens(torch.zeros_like(words[:1]), length)
-    return latents, noise, sigma, guidance, dropped, *ids, *empty
+    items = (latents, noise, sigma, guidance, dropped, *ids)
+    return [(*batch, *empty) for batch in zip(*(item.split(each) for item in items))]
+
+
+class Gradients:
+    """Gradients of the mean loss of one batch after another, left in the parameters' `grad`.
+
+    On a GPU, what is to be `recorded` is a CUDA graph from its second batch on: the time to issue a thousand small kernels
+    would be longer than the time that they take.
+    """
+
+    def __init__(self, step, options):
+        self.step, self.options, self.graphs = step, options, {}
+        self.gradients = []
+        for parameter in step.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+            self.gradients.append(parameter.grad)
+
+    def _run(self, batch, strength):
+        torch._foreach_zero_(self.gradients)
+        with on_device(self.options):
+            loss, plain = self.step(*batch, strength)
+        loss.backward()
+        return torch.stack([loss.detach(), plain])
+
+    def __call__(self, batch, strength, recorded):
+        """-> [the loss, the one without guidance]; `strength` is None or a tensor"""
+        if self.options.device == "cpu" or not recorded:
+            with torch.compiler.set_stance("default" if recorded else "force_eager"):  # too rare to compile for
+                return self._run(batch, strength)
+        inputs = batch if strength is None else (*batch, strength)
+        if len(inputs) not in self.graphs:
+            start = time.monotonic()
+            self.graphs[len(inputs)] = self._record(batch, strength)
+            print(f"flow: recorded a step in {time.monotonic() - start:.0f} s", flush=True)
+        graph, places, result = self.graphs[len(inputs)]
+        for place, value in zip(places, inputs):
+            place.copy_(value)
+        graph.replay()
+        return result
+
+    def _record(self, batch, strength):
+        batch = tuple(value.clone() for value in batch)
+        strength = None if strength is None else strength.clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._run(batch, strength)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = self._run(batch, strength)
+        return graph, batch if strength is None else (*batch, strength), result
 
 
 def start_flow(options):
@@ -636,36 +691,34 @@ def flow(options):
     optimizer = torch.optim.AdamW(
         parameters, lr=sizes.rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=options.device != "cpu"
     )
+    gradients = Gradients(step, options)
     draws = torch.Generator().manual_seed(progress["step"])
-    steps, mean = 0, torch.zeros(2, device=options.device)
+    steps, mean, batches = 0, torch.zeros(2, device=options.device), []
 
     def state():
         return {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds()}
 
     while not clock.is_over():
-        length, n, stance = TEXT_LENGTH, sizes.batch, "default"
-        at = float(torch.rand((), generator=draws))
-        for longer, share in LONG_TEXTS:
-            if 0 <= at < share:
-                # As much memory and time as the usual step.
-                length, n = longer, max(1, sizes.batch * (64 + TEXT_LENGTH) // (64 + longer))
-                stance = "force_eager"  # too rare to compile for
-            at -= share
+        if not batches:
+            length, n = TEXT_LENGTH, sizes.batch
+            at = float(torch.rand((), generator=draws))
+            for longer, share in LONG_TEXTS:
+                if 0 <= at < share:
+                    # As much memory and time as the usual step.
+                    length, n = longer, max(1, sizes.batch * (64 + TEXT_LENGTH) // (64 + longer))
+                at -= share
+            pool.renew(DRAWN_AT_ONCE * sizes.fresh, generator)
+            batches = flow_batches(pool, step, DRAWN_AT_ONCE, n, length, generator)
         for group in optimizer.param_groups:
             group["lr"] = clock.rate(sizes.rate, steps, 300)
-        if steps % DRAWN_AT_ONCE == 0:
-            pool.renew(DRAWN_AT_ONCE * sizes.fresh, generator)
         ramp = min(1.0, (clock.part() - GUIDANCE_FROM) / 0.15)
         strength = torch.full((), ramp, device=options.device) if ramp > 0 else None
-        with on_device(options), torch.compiler.set_stance(stance):
-            loss, plain = step(*flow_batch(pool, step, n, length, generator), strength)
-        loss.backward()
+        losses = gradients(batches.pop(), strength, recorded=length == TEXT_LENGTH)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         average.update()
         steps += 1
-        mean.lerp_(torch.stack([loss.detach(), plain]), max(0.01, 1 / steps))
+        mean.lerp_(losses, max(0.01, 1 / steps))
         if clock.is_due("printed", 10):
             rate = steps / clock.seconds()
             print(
@@ -801,25 +854,28 @@ def profile(options):
         synchronize()
         print(f"profile: {name}: {1000 * (time.monotonic() - start) / repeats:.2f} ms", flush=True)
 
+    gradients = Gradients(step, options)
+    batch = flow_batches(pool, step, 1, options.sizes.batch, TEXT_LENGTH, generator)[0]
+
     def train(strength):
-        with on_device(options):
-            step(*flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator), strength)[0].backward()
+        gradients(batch, strength, recorded=True)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
 
     timed("draw", lambda: world.draw(options.sizes.fresh, generator))
     scenes = world.draw(options.sizes.fresh, generator)
     timed("render", lambda: world.render(scenes))
     timed("renew (draw, render, encode)", lambda: pool.renew(options.sizes.fresh, generator))
-    timed("batch", lambda: flow_batch(pool, step, options.sizes.batch, TEXT_LENGTH, generator))
-    timed("step", lambda: train(None))
-    timed("step with guidance", lambda: train(torch.ones((), device=options.device)))
+    timed(
+        "batches of 8 steps",
+        lambda: flow_batches(pool, step, DRAWN_AT_ONCE, options.sizes.batch, TEXT_LENGTH, generator),
+    )
     if options.compile:
         step.models["transformer"].compile(dynamic=False)
+    for name, strength in (("step", None), ("step with guidance", torch.ones((), device=options.device))):
         start = time.monotonic()
-        train(None)
-        print(f"profile: compilation: {time.monotonic() - start:.0f} s", flush=True)
-        timed("compiled step", lambda: train(None))
+        train(strength)
+        print(f"profile: first {name}: {time.monotonic() - start:.0f} s", flush=True)
+        timed(name, lambda: train(strength))
 
 
 STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, profile)}
@@ -834,6 +890,7 @@ def main():
     parser.add_argument("--budget", type=float, help="minutes of the whole stage, which the learning rate follows; "
                         "4 for vae, 18 for flow")
     parser.add_argument("--compile", action="store_true", help="torch.compile (vae, flow, profile)")
+    parser.add_argument("--decoder", action="store_true", help="vae: train the decoder alone; latents stay as they are")
     parser.add_argument("--tiny", action="store_true", help="small models: a test of every stage, which learns nothing")
     parser.add_argument("--prompts", type=int, default=100, help="pictures of score")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps of score")
