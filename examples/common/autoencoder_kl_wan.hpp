@@ -131,7 +131,8 @@ class FrameHistories {
     histories_.push_back({ctx.image(FrameHistory<T>::frames, height, width, channels)});
     clear(ctx, histories_.back().kept.pixels());
   }
-  void rewind() { next_ = 0; }
+  std::size_t position() const { return next_; }
+  void rewind(std::size_t position = 0) { next_ = position; }
   FrameHistory<T>& next() { return histories_.at(next_++); }
   void skip() { ++next_; }
 
@@ -413,37 +414,56 @@ struct WanDecoder {
     return decoder;
   }
 
+  /// Up blocks that a chunk passes through as a whole: all up to the last that doubles its frames. The others, whose
+  /// images are the largest, take one frame after another, which needs a quarter of the memory.
+  std::size_t chunk_blocks() const {
+    std::size_t count = 0;
+    for (std::size_t block = 0; block < up_blocks.size(); ++block)
+      if (up_blocks[block].doubles_frames()) count = block + 1;
+    return count;
+  }
+
   /// The memory that a pass over the chunks of one video needs besides its temporaries: histories of all causal
-  /// convolutions, and two buffers that a chunk goes back and forth between. Lives in the workspace until the enclosing
-  /// frame ends.
+  /// convolutions, and two buffers that a chunk goes back and forth between, and two for a single frame. Lives in the
+  /// workspace until the enclosing frame ends.
   template <class T>
   struct State {
     FrameHistories<T> histories;
-    std::array<std::span<T>, 2> buffers;
+    std::array<std::span<T>, 2> chunk_buffers, frame_buffers;
     std::size_t height = 0, width = 0;  // of the latents
     bool first_chunk = true;
   };
   template <class Context>
   State<typename Context::element> start(Context& ctx, std::size_t height, std::size_t width) const {
     using T = typename Context::element;
-    State<T> state{.histories = {}, .buffers = {}, .height = height, .width = width};
+    State<T> state{.histories = {}, .chunk_buffers = {}, .frame_buffers = {}, .height = height, .width = width};
     state.histories.add(ctx, height, width, conv_in.inputs());
     for (const WanResidualBlock& resnet : middle.resnets) resnet.reserve(ctx, state.histories, height, width);
-    std::size_t largest = height * width * conv_in.outputs(), frames = 1;
-    for (const WanUpBlock& block : up_blocks) {
+    std::size_t largest_chunk = height * width * conv_in.outputs(), largest_frame = 0, frames = 1;
+    const std::size_t together = chunk_blocks();
+    for (std::size_t index = 0; index < up_blocks.size(); ++index) {
+      const WanUpBlock& block = up_blocks[index];
+      const auto holds = [&](std::size_t channels) {
+        if (index < together)
+          largest_chunk = std::max(largest_chunk, frames * height * width * channels);
+        else
+          largest_frame = std::max(largest_frame, height * width * channels);
+      };
+      holds(block.resnets[0].conv1.inputs());
       for (const WanResidualBlock& resnet : block.resnets) {
         resnet.reserve(ctx, state.histories, height, width);
-        largest = std::max(largest, frames * height * width * resnet.conv1.outputs());
+        holds(resnet.conv1.outputs());
       }
       for (const WanUpsampler& upsampler : block.upsamplers) upsampler.reserve(ctx, state.histories, height, width);
       if (block.upsamplers.size() > 0) {
         height *= 2, width *= 2;
         if (block.doubles_frames()) frames *= 2;
-        largest = std::max(largest, frames * height * width * block.upsamplers[0].conv.outputs());
+        holds(block.upsamplers[0].conv.outputs());
       }
     }
     state.histories.add(ctx, height, width, conv_out.inputs());
-    for (auto& buffer : state.buffers) buffer = ctx.template array<T>(largest);
+    for (auto& buffer : state.chunk_buffers) buffer = ctx.template array<T>(largest_chunk);
+    for (auto& buffer : state.frame_buffers) buffer = ctx.template array<T>(largest_frame);
     return state;
   }
 
@@ -454,17 +474,31 @@ struct WanDecoder {
                Image<typename Context::element> picture, Stage stage) const {
     using T = typename Context::element;
     state.histories.rewind();
-    Image<T> from{state.buffers[0].data(), 1, state.height, state.width, conv_in.outputs()};
-    Image<T> other{state.buffers[1].data(), 0, 0, 0, 0};
+    Image<T> from{state.chunk_buffers[0].data(), 1, state.height, state.width, conv_in.outputs()};
+    Image<T> other{state.chunk_buffers[1].data(), 0, 0, 0, 0};
     detail::with_history(
         ctx, state.histories.next(), 1, [&](Image<T> chunk) { call(ctx, post_quant, latent, chunk); },
         [&](Image<T> all) { call(ctx, conv_in, all, from); });
     call(ctx, middle, state.histories, from);
-    for (const WanUpBlock& block : up_blocks) call(ctx, block, state.histories, state.first_chunk, from, other);
-    detail::with_history(
-        ctx, state.histories.next(), from.batch,
-        [&](Image<T> chunk) { call(ctx, norm_out, from, Activation::silu, chunk); },
-        [&](Image<T> all) { call(ctx, conv_out, all, picture, stage); });
+    const std::size_t together = chunk_blocks();
+    for (std::size_t block = 0; block < together; ++block)
+      call(ctx, up_blocks[block], state.histories, state.first_chunk, from, other);
+    const std::size_t position = state.histories.position();
+    for (std::size_t index = 0; index < from.batch; ++index) {
+      state.histories.rewind(position);
+      Image<T> single{state.frame_buffers[0].data(), 1, from.height, from.width, from.channels};
+      Image<T> spare{state.frame_buffers[1].data(), 0, 0, 0, 0};
+      if (together == up_blocks.size())
+        single = detail::frames_of(from, index, 1);
+      else
+        copy(ctx, detail::frames_of(from, index, 1).pixels(), single.pixels());
+      for (std::size_t block = together; block < up_blocks.size(); ++block)
+        call(ctx, up_blocks[block], state.histories, state.first_chunk, single, spare);
+      detail::with_history(
+          ctx, state.histories.next(), 1,
+          [&](Image<T> chunk) { call(ctx, norm_out, single, Activation::silu, chunk); },
+          [&](Image<T> all) { call(ctx, conv_out, all, detail::frames_of(picture, index, 1), stage); });
+    }
     state.first_chunk = false;
   }
 };

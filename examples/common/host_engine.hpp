@@ -37,7 +37,6 @@ class HostEngine final : public Engine<P> {
   }
 
   Result run(const Request& request, const PhaseWatcher& watcher) override {
-    workspace_.release();
     const OffloadStatistics before = offload_->statistics();
     const host::Stalls stalls = streams_.stalls();
     Result result;

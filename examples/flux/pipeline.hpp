@@ -189,6 +189,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   const std::size_t tokens = rows * columns;
 
   watcher("text", 0, 1);
+  ctx.workspace().release();
   const examples::PhaseMeter text_meter(ctx.workspace());
   detail::Encoded<T> positive, negative;
   if (request.embeds.empty()) {
@@ -211,8 +212,8 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   result.text = text_meter.cost();
   watcher("text", 1, 1);
 
-  const examples::PhaseMeter denoise_meter(ctx.workspace());
   ctx.workspace().release();
+  const examples::PhaseMeter denoise_meter(ctx.workspace());
   std::vector<T> host_latents(checked_product(batch * tokens, config.channels));
   const Matrix<T> packed(host_latents.data(), batch * tokens, config.channels);
   if (request.latents.empty()) {
@@ -274,9 +275,9 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   result.latents = {batch, tokens, config.channels, std::vector<float>(host_latents.begin(), host_latents.end())};
   result.denoise = denoise_meter.cost();
 
+  ctx.workspace().release();  // it has the size of the loop's activations
   const examples::PhaseMeter decode_meter(ctx.workspace());
   watcher("decode", 0, 1);
-  ctx.workspace().release();  // its pieces have the sizes of the loop's activations
   std::vector<T> unpacked_values(host_latents.size());
   std::vector<T> decoded_values(checked_product(batch * request.height, request.width * 3));
   const Image<T> unpacked{unpacked_values.data(), batch, 2 * rows, 2 * columns, config.channels / 4};

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/background.hpp"
 #include "common/items.hpp"
 #include "common/phase.hpp"
 #include "common/prompt_cleaning.hpp"
@@ -202,6 +203,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   const std::size_t rows = shape.batch * shape.tokens();
 
   watcher("text", 0, 1);
+  ctx.workspace().release();
   const examples::PhaseMeter text_meter(ctx.workspace());
   const std::size_t prompts = request.prompt_count();
   std::vector<T> positive, negative;
@@ -226,8 +228,8 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   result.text = text_meter.cost();
   watcher("text", 1, 1);
 
-  const examples::PhaseMeter denoise_meter(ctx.workspace());
   ctx.workspace().release();
+  const examples::PhaseMeter denoise_meter(ctx.workspace());
   std::vector<float> latents(shape.elements());
   std::vector<float> packed(latents.size());
   const Matrix<float> tokens(packed.data(), rows, shape.token_width());
@@ -292,24 +294,31 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   result.denoise = denoise_meter.cost();
   if (!request.sink) return result;
 
+  ctx.workspace().release();  // it has the size of the loop's activations
   const examples::PhaseMeter decode_meter(ctx.workspace());
   watcher("decode", 0, shape.batch * shape.frames);
-  ctx.workspace().release();  // its pieces have the sizes of the loop's activations
   std::size_t chunks = 0;
+  std::vector<T> decoded;
+  std::vector<std::uint8_t> bytes;
+  examples::Background frames_out;  // while the next ones are computed; ends before what it reads
   for (std::size_t item = 0; item < shape.batch; ++item) {
     const std::size_t size = latents.size() / shape.batch;
     const auto values = examples::unnormalized<T>(model.vae.config, std::span(latents).subspan(item * size, size),
                                                   shape.frames, shape.height, shape.width);
     const Image<const T> video{values.data(), shape.frames, shape.height, shape.width, shape.channels};
-    std::vector<std::uint8_t> bytes;
     examples::decode(ctx, model.vae, video, request.tiling, [&](std::size_t, Image<const T> frames) {
-      bytes.resize(frames.size());
-      detail::to_bytes<T>(frames.elements(), bytes);
-      result.frames_hash = hash64(std::as_bytes(std::span(bytes)), result.frames_hash);
-      request.sink(item, {bytes.data(), frames.batch, frames.height, frames.width, frames.channels});
+      frames_out.finish();
+      decoded.assign(frames.elements().begin(), frames.elements().end());
+      bytes.resize(decoded.size());
+      frames_out.run([&, item, frames] {
+        detail::to_bytes<T>(decoded, bytes);
+        result.frames_hash = hash64(std::as_bytes(std::span(bytes)), result.frames_hash);
+        request.sink(item, {bytes.data(), frames.batch, frames.height, frames.width, frames.channels});
+      });
       watcher("decode", ++chunks, shape.batch * shape.frames);
     });
   }
+  frames_out.finish();
   result.decode = decode_meter.cost();
   return result;
 }

@@ -42,7 +42,7 @@ struct Request {
   examples::Tiling tiling = examples::Tiling::off;
   Values latents;                  // noise [B, C, F, H, W]; empty: drawn from the seed
   Values embeds, negative_embeds;  // text states [B, S, C]; empty: encoded from the prompts
-  FrameSink sink;                  // where frames go; none: nothing is decoded
+  FrameSink sink;  // where frames go, called by one thread at a time, not always the same; none: nothing is decoded
 
   std::size_t prompt_count() const { return embeds.empty() ? prompts.size() : embeds.shape[0]; }
   std::size_t batch() const { return prompt_count() * videos_per_prompt; }

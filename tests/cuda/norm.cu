@@ -66,8 +66,8 @@ void agrees(const DeviceBuffer<T>& y, std::size_t rows, std::size_t columns, Exp
 template <class T>
 void check_row_norms() {
   unsigned seed = 1;
-  for (const std::size_t columns : {1, 7, 64, 100, 1024, 3072, 5120, 9000, 9003})
-    for (const std::size_t rows : {1, 6}) {
+  for (const std::size_t columns : {1, 7, 64, 96, 100, 384, 1024, 3072, 5120, 9000, 9003})
+    for (const std::size_t rows : {1, 6, 66}) {
       CAPTURE(columns);
       CAPTURE(rows);
       for (const std::size_t padding : {0, 8}) {

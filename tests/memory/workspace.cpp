@@ -5,24 +5,62 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
-TEST_CASE("a frame gives back what was allocated in it, at the same addresses") {
+TEST_CASE("a frame gives back what was allocated in it; after the first pass at the same addresses") {
   ebb::Workspace workspace;
-  float* first = nullptr;
-  {
+  const auto pass = [&] {
     const auto frame = workspace.frame();
-    first = workspace.allocate<float>(1000);
-    workspace.allocate<float>(std::size_t{1} << 20);
-  }
+    float* first = workspace.allocate<float>(1000);
+    return std::pair(first, workspace.allocate<float>(std::size_t{1} << 20));
+  };
+  pass();
+  const auto addresses = pass();
   const std::size_t peak = workspace.peak_bytes();
-  for (int pass = 0; pass < 3; ++pass) {
-    const auto frame = workspace.frame();
-    CHECK(workspace.allocate<float>(1000) == first);
-    workspace.allocate<float>(std::size_t{1} << 20);
-  }
+  for (int again = 0; again < 3; ++again) CHECK((pass() == addresses));
   CHECK(workspace.peak_bytes() == peak);
   CHECK(peak >= (std::size_t{1} << 22));
+}
+
+TEST_CASE("frames of other sizes share their memory") {
+  constexpr std::size_t mebibyte = std::size_t{1} << 20;
+  ebb::Workspace workspace;
+  const auto outer = workspace.frame();
+  workspace.allocate<std::byte>(40 * mebibyte);
+  std::vector<std::vector<std::byte*>> addresses;
+  for (int pass = 0; pass < 3; ++pass) {
+    addresses.emplace_back();
+    const auto module = workspace.frame();
+    addresses.back().push_back(workspace.allocate<std::byte>(100));
+    {
+      const auto frame = workspace.frame();
+      for (int piece = 0; piece < 3; ++piece)
+        addresses.back().push_back(workspace.allocate<std::byte>(50 * mebibyte));
+    }
+    {
+      const auto frame = workspace.frame();
+      addresses.back().push_back(workspace.allocate<std::byte>(120 * mebibyte));
+      addresses.back().push_back(workspace.allocate<std::byte>(20 * mebibyte));
+    }
+  }
+  CHECK(addresses[1] == addresses[2]);
+  // 40 and three times 50, and the chunk that small pieces share.
+  CHECK(workspace.peak_bytes() <= 190 * mebibyte + 33 * mebibyte);
+}
+
+TEST_CASE("a released workspace begins anew") {
+  ebb::Workspace workspace;
+  {
+    const auto frame = workspace.frame();
+    workspace.allocate<std::byte>(std::size_t{100} << 20);
+  }
+  workspace.release();
+  workspace.reset_peak();
+  CHECK(workspace.peak_bytes() == 0);
+  const auto frame = workspace.frame();
+  workspace.allocate<std::byte>(1);
+  CHECK(workspace.peak_bytes() == std::size_t{1} << 20);
 }
 
 TEST_CASE("allocations are aligned and do not overlap") {

@@ -154,16 +154,76 @@ __global__ void __launch_bounds__(norm_threads, compiled_capability >= 120 ? 3 :
   });
 }
 
+/// Several rows a thread block: `lanes` threads share one, which they keep in registers. For rows of up to
+/// 32 * 4 vectors, of which a thread block each would leave most threads idle.
+template <int width, bool centered, class T, class Finish>
+__global__ void __launch_bounds__(norm_threads, compiled_capability >= 120 ? 3 : 4)
+    narrow_row_norm_kernel(Matrix<const T> x, float epsilon, Finish finish, Matrix<T> y, int lanes) {
+  const std::size_t row = std::size_t{blockIdx.x} * static_cast<unsigned>(norm_threads / lanes) +
+                          threadIdx.x / static_cast<unsigned>(lanes);
+  const bool there = row < x.rows;  // threads without a row take part in the sums
+  const std::size_t stride = static_cast<std::size_t>(lanes) * width;
+  const std::size_t first = threadIdx.x % static_cast<unsigned>(lanes) * std::size_t{width};
+  float kept[norm_kept][width];
+  const auto for_each = [&](auto use) {
+#pragma unroll
+    for (int k = 0; k < norm_kept; ++k)
+      if (there && first + k * stride < x.columns) use(kept[k], first + k * stride);
+  };
+  const auto row_sum = [&](float value) {
+    for (int distance = lanes / 2; distance > 0; distance /= 2) value += __shfl_xor_sync(~0u, value, distance);
+    return value;
+  };
+  for_each([&](float(&values)[width], std::size_t column) { load_floats(values, x.row(row) + column); });
+  const auto columns = static_cast<float>(x.columns);
+  float mean = 0.0f;
+  if constexpr (centered) {
+    float sum = 0.0f;
+    for_each([&](float(&values)[width], std::size_t) {
+#pragma unroll
+      for (int i = 0; i < width; ++i) sum += values[i];
+    });
+    mean = row_sum(sum) / columns;
+  }
+  float squares = 0.0f;
+  for_each([&](float(&values)[width], std::size_t) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) squares += (values[i] - mean) * (values[i] - mean);
+  });
+  const float inverse = 1.0f / sqrtf(row_sum(squares) / columns + epsilon);
+  for_each([&](float(&values)[width], std::size_t column) {
+#pragma unroll
+    for (int i = 0; i < width; ++i) values[i] = (values[i] - mean) * inverse;
+    finish(values, row, column);
+    store_floats(y.row(row) + column, values);
+  });
+}
+
+template <int width, bool centered, class T, class Finish>
+void launch_row_norm_kernel(Matrix<const T> x, float epsilon, const Finish& finish, Matrix<T> y, cudaStream_t stream) {
+  const std::size_t vectors = (x.columns + width - 1) / width;
+  if (vectors > 32 * norm_kept) {
+    row_norm_kernel<width, centered>
+        <<<static_cast<unsigned>(x.rows), norm_threads, 0, stream>>>(x, epsilon, finish, y);
+    return;
+  }
+  int lanes = 1;
+  while (lanes < 32 && static_cast<std::size_t>(lanes) < vectors) lanes *= 2;
+  const std::size_t rows_per_block = static_cast<std::size_t>(norm_threads / lanes);
+  narrow_row_norm_kernel<width, centered>
+      <<<static_cast<unsigned>((x.rows + rows_per_block - 1) / rows_per_block), norm_threads, 0, stream>>>(
+          x, epsilon, finish, y, lanes);
+}
+
 template <bool centered, class T, class Finish>
 cudaError_t launch_row_norm(Matrix<const T> x, float epsilon, const Finish& finish, Matrix<T> y, bool vectors,
                             cudaStream_t stream) noexcept {
   if (x.rows == 0 || x.columns == 0) return cudaSuccess;
   if (x.rows >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
-  const auto rows = static_cast<unsigned>(x.rows);
   if (vectors)
-    row_norm_kernel<vector_width<T>, centered><<<rows, norm_threads, 0, stream>>>(x, epsilon, finish, y);
+    launch_row_norm_kernel<vector_width<T>, centered>(x, epsilon, finish, y, stream);
   else
-    row_norm_kernel<1, centered><<<rows, norm_threads, 0, stream>>>(x, epsilon, finish, y);
+    launch_row_norm_kernel<1, centered>(x, epsilon, finish, y, stream);
   return cudaGetLastError();
 }
 
