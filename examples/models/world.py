@@ -72,7 +72,6 @@ TEMPLATES = {
     "three": ("O0 , O1 and O2 on G", "G with O0 , O1 and O2"),
 }
 KINDS = tuple(TEMPLATES)
-MOST_TEMPLATES = max(len(forms) for forms in TEMPLATES.values())
 
 GRAMMAR_WORDS = "a an on with and it , background above over below under to the left right of".split()
 UNSAID = {"medium", "plain"}
@@ -83,8 +82,27 @@ WORD = {word: number for number, word in enumerate(WORDS)}
 HELD_OUT_PART = 8  # one of so many combinations is never trained on
 
 
+class Batch:
+    """A dataclass of tensors whose first dimension counts scenes; some may be None."""
+
+    def __len__(self):
+        return len(self.fields()[0])
+
+    def __getitem__(self, index):
+        return type(self)(*(None if value is None else value[index] for value in self.fields()))
+
+    def fields(self):
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
+
+    def set(self, index, scenes):
+        """Replaces the scenes at `index`."""
+        for mine, other in zip(self.fields(), scenes.fields()):
+            if mine is not None:
+                mine[index] = other
+
+
 @dataclasses.dataclass
-class Scenes:
+class Scenes(Batch):
     """B scenes of up to three objects. Places beyond `count` hold objects that are not drawn."""
 
     count: torch.Tensor  # [B] 1 to 3
@@ -100,21 +118,6 @@ class Scenes:
     turn: torch.Tensor | None = None  # [B, 3] radians
     phase: torch.Tensor | None = None  # [B, 4] of the background's and the textures' patterns
 
-    def __len__(self):
-        return len(self.count)
-
-    def __getitem__(self, index):
-        return Scenes(*(None if value is None else value[index] for value in self.fields()))
-
-    def fields(self):
-        return [getattr(self, field.name) for field in dataclasses.fields(self)]
-
-    def set(self, index, scenes):
-        """Replaces the scenes at `index`."""
-        for mine, other in zip(self.fields(), scenes.fields()):
-            if mine is not None:
-                mine[index] = other
-
     @property
     def kind(self):
         """[B] of KINDS"""
@@ -125,18 +128,18 @@ class Scenes:
 # ---- drawing scenes at random
 
 
-def _choice(shape, weights, generator):
+def choice(shape, weights, generator):
     """Integers with the given weights."""
     edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)
     edges = (edges / edges[-1])[:-1].float().to(generator.device)
     return torch.bucketize(torch.rand(shape, generator=generator, device=generator.device), edges, right=True)
 
 
-def _uniform(shape, low, high, generator):
+def uniform(shape, low, high, generator):
     return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
 
 
-def _mixed(number):
+def mixed(number):
     """A 31-bit hash of int64 numbers, the same everywhere."""
     for factor in (0x2C1B3C6D, 0x297A2D39, 0x1B56C4E9):
         number = (number ^ (number >> 15)) & 0x7FFFFFFF
@@ -152,42 +155,42 @@ def is_held_out(scenes):
     """
     things = scenes.shape * len(COLOURS) + scenes.colour
     alone = things[:, 0] * 100 + scenes.ground * 10 + scenes.pattern
-    held = (_mixed(alone) % HELD_OUT_PART == 0) & (scenes.count == 1)
+    held = (mixed(alone) % HELD_OUT_PART == 0) & (scenes.count == 1)
     for other, relation in ((1, scenes.relation[:, 0]), (2, scenes.relation[:, 1])):
         first, second = things[:, 0], things[:, other]
         swap = (relation == 2) | (relation == 4) | ((relation == 0) & (first > second))
         relation = torch.where((relation == 2) | (relation == 4), relation - 1, relation)
         pair = torch.where(swap, second, first) * 1000 + torch.where(swap, first, second)
-        held |= (_mixed(1_000_000 + pair * 5 + relation) % HELD_OUT_PART == 0) & (scenes.count > other)
+        held |= (mixed(1_000_000 + pair * 5 + relation) % HELD_OUT_PART == 0) & (scenes.count > other)
     return held
 
 
 def _draw_attributes(n, generator):
-    count = 1 + _choice((n,), (25, 45, 30), generator)
-    related = _choice((n,), (20, 80), generator) * (count > 1)
-    first = 1 + _choice((n,), (1, 1, 1, 1), generator)
-    across = torch.where(first <= 2, 3, 1) + _choice((n,), (1, 1), generator)  # the other axis
+    count = 1 + choice((n,), (25, 45, 30), generator)
+    related = choice((n,), (20, 80), generator) * (count > 1)
+    first = 1 + choice((n,), (1, 1, 1, 1), generator)
+    across = torch.where(first <= 2, 3, 1) + choice((n,), (1, 1), generator)  # the other axis
     relation = torch.stack([first * related, across * related * (count == 3)], dim=1)
-    size = _choice((n, 3), (30, 40, 30), generator)
+    size = choice((n, 3), (30, 40, 30), generator)
     return Scenes(
         count=count,
-        shape=_choice((n, 3), (1,) * len(SHAPES), generator),
-        colour=_choice((n, 3), (1,) * len(COLOURS), generator),
+        shape=choice((n, 3), (1,) * len(SHAPES), generator),
+        colour=choice((n, 3), (1,) * len(COLOURS), generator),
         size=size,
-        texture=_choice((n, 3), (50, 25, 25), generator) * (size > 0),
+        texture=choice((n, 3), (50, 25, 25), generator) * (size > 0),
         relation=relation,
-        ground=_choice((n,), (1,) * len(BACKGROUNDS), generator),
-        pattern=_choice((n,), (40, 15, 15, 15, 15), generator),
+        ground=choice((n,), (1,) * len(BACKGROUNDS), generator),
+        pattern=choice((n,), (40, 15, 15, 15, 15), generator),
     )
 
 
-_GROUND_COLOUR = [list(COLOURS).index(name) if name in COLOURS else -1 for name in BACKGROUNDS]
+GROUND_COLOUR = [list(COLOURS).index(name) if name in COLOURS else -1 for name in BACKGROUNDS]
 
 
 def _is_drawable(scenes):
     """Two objects never share both shape and colour, none has the background's colour."""
     there = torch.arange(3, device=scenes.count.device) < scenes.count[:, None]
-    same_ground = scenes.colour == torch.tensor(_GROUND_COLOUR, device=scenes.count.device)[scenes.ground][:, None]
+    same_ground = scenes.colour == torch.tensor(GROUND_COLOUR, device=scenes.count.device)[scenes.ground][:, None]
     things = scenes.shape * len(COLOURS) + scenes.colour
     bad = (same_ground & there).any(1)
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -208,8 +211,8 @@ def _place(scenes, generator, tries=48):
     """Centres at random: of many proposals the first that fits, else a corner for each object."""
     n, device = len(scenes), generator.device
     sizes = torch.tensor(list(SIZES.values()), device=device)
-    scenes.radius = sizes[scenes.size] * _uniform((n, 3), 0.95, 1.05, generator)
-    scenes.turn = _uniform((n, 3), -0.14, 0.14, generator)
+    scenes.radius = sizes[scenes.size] * uniform((n, 3), 0.95, 1.05, generator)
+    scenes.turn = uniform((n, 3), -0.14, 0.14, generator)
     scenes.phase = torch.rand((n, 4), generator=generator, device=device)
 
     reach = EXTENT * scenes.radius
@@ -284,60 +287,71 @@ def _distance(shape, x, y):
     raise ValueError(f"shape {shape!r}: expected one of {SHAPES}")
 
 
-def _coverage(distance, resolution):
+def coverage(distance, resolution):
     """How much of a pixel lies within, from the distance of its middle."""
     return (0.5 - distance * resolution).clamp(0, 1)
 
 
-def _wave(position, period):
+def wave(position, period):
     """Distance of `position` to the nearest edge of bands of half a period each; negative within a band."""
     return ((position / period) % 1 - 0.5).abs() * period - period / 4
 
 
-def _dots(x, y, spacing, radius):
+def dots(x, y, spacing, radius):
     return torch.hypot((x / spacing) % 1 - 0.5, (y / spacing) % 1 - 0.5) * spacing - radius
 
 
-def _tones(table, device):
+def tones(table, device):
     return torch.tensor(list(table.values()), device=device, dtype=torch.float32) / 255
 
 
-def _background(scenes, x, y, resolution):
-    device = scenes.count.device
-    phase = scenes.phase[:, :, None, None]
+def _pixels(resolution, device):
+    """x [1, 1, W] and y [1, H, 1] of the pixels' middles"""
+    middle = (torch.arange(resolution, device=device, dtype=torch.float32) + 0.5) / resolution
+    return middle[None, None, :], middle[None, :, None]
+
+
+def render_background(ground, pattern, phase, resolution):
+    """Of Scenes' fields of those names -> [B, 3, resolution, resolution] float32"""
+    device = ground.device
+    x, y = _pixels(resolution, device)
+    phase = phase[:, :, None, None]
     # Along x, along y or one of the diagonals.
-    angle = (scenes.phase[:, 3] * 4).floor()[:, None, None] * (math.pi / 4)
+    angle = (phase[:, 3] * 4).floor() * (math.pi / 4)
     along = x * torch.cos(angle) + y * torch.sin(angle)
     px, py = x + phase[:, 0], y + phase[:, 1]
-    second = torch.zeros((len(scenes), resolution, resolution), device=device)
+    second = torch.zeros((len(ground), resolution, resolution), device=device)
     for name in PATTERNS[1:]:
-        rows = (scenes.pattern == PATTERNS.index(name)).nonzero()[:, 0]
+        rows = (pattern == PATTERNS.index(name)).nonzero()[:, 0]
         if name == "striped":
-            value = _coverage(_wave(along[rows] + phase[rows, 0], 0.2), resolution)
+            value = coverage(wave(along[rows] + phase[rows, 0], 0.2), resolution)
         elif name == "checkered":
-            a, b = (_coverage(_wave(p[rows], 0.25), resolution) for p in (px, py))
+            a, b = (coverage(wave(p[rows], 0.25), resolution) for p in (px, py))
             value = a + b - 2 * a * b
         elif name == "dotted":
-            value = _coverage(_dots(px[rows], py[rows], 0.125, 0.036), resolution)
+            value = coverage(dots(px[rows], py[rows], 0.125, 0.036), resolution)
         else:
             value = torch.where(phase[rows, 0] < 0.5, y, 1 - y).expand(len(rows), resolution, resolution)
         second[rows] = value
-    first = _tones(BACKGROUNDS, device)[scenes.ground]
-    depth = torch.tensor([PATTERN_DEPTH[name] for name in PATTERNS], device=device)[scenes.pattern]
+    first = tones(BACKGROUNDS, device)[ground]
+    depth = torch.tensor([PATTERN_DEPTH[name] for name in PATTERNS], device=device)[pattern]
     shade = 1 - (1 - depth)[:, None, None] * second
     return first[:, :, None, None] * shade[:, None]
 
 
 def render(scenes, resolution=SIZE):
     """-> [B, 3, resolution, resolution] float32 in [0, 1], sRGB"""
-    device, n = scenes.count.device, len(scenes)
-    middle = (torch.arange(resolution, device=device, dtype=torch.float32) + 0.5) / resolution
-    x, y = middle[None, None, :], middle[None, :, None]
-    picture = _background(scenes, x, y, resolution)
+    return render_objects(scenes, render_background(scenes.ground, scenes.pattern, scenes.phase, resolution))
+
+
+def render_objects(scenes, picture):
+    """The objects and their shadows over pictures [B, 3, resolution, resolution], the first object first."""
+    device, n, places, resolution = scenes.count.device, len(scenes), scenes.shape.shape[1], picture.shape[-1]
+    x, y = _pixels(resolution, device)
 
     # Distances of all objects, shape by shape; far outside where there is no object.
-    local = torch.full((n * 3, resolution, resolution), 4.0, device=device)
-    there = (torch.arange(3, device=device) < scenes.count[:, None]).reshape(-1)
+    local = torch.full((n * places, resolution, resolution), 4.0, device=device)
+    there = (torch.arange(places, device=device) < scenes.count[:, None]).reshape(-1)
     centre, radius, turn = scenes.centre.reshape(-1, 2), scenes.radius.reshape(-1), scenes.turn.reshape(-1)
     for number, shape in enumerate(SHAPES):
         rows = ((scenes.shape.reshape(-1) == number) & there).nonzero()[:, 0]
@@ -347,21 +361,21 @@ def render(scenes, resolution=SIZE):
         dy = (y - centre[rows, 1, None, None]) / radius[rows, None, None]
         c, s = torch.cos(turn[rows])[:, None, None], torch.sin(turn[rows])[:, None, None]
         local[rows] = _distance(shape, c * dx + s * dy, c * dy - s * dx)
-    distance = (local * radius[:, None, None]).view(n, 3, resolution, resolution)
+    distance = (local * radius[:, None, None]).view(n, places, resolution, resolution)
 
     shift = tuple(round(part * resolution) for part in (SHADOW_OFFSET[1], SHADOW_OFFSET[0]))
     shadow = (0.5 - distance.amin(dim=1).roll(shift, dims=(1, 2)) / (2 * SHADOW_SOFTNESS)).clamp(0, 1)
     shadow = shadow * shadow * (3 - 2 * shadow)
     picture = picture * (1 - SHADOW_DEPTH * shadow)[:, None]
 
-    first, second = _tones(COLOURS, device)[scenes.colour], _tones(TEXTURE_TONES, device)[scenes.colour]
-    for i in range(3):
-        cover = _coverage(distance[:, i], resolution)
+    first, second = tones(COLOURS, device)[scenes.colour], tones(TEXTURE_TONES, device)[scenes.colour]
+    for i in range(places):
+        cover = coverage(distance[:, i], resolution)
         phase = scenes.phase[:, (i, i + 1), None, None]
         texture = scenes.texture[:, i, None, None]
-        stripes = _coverage(_wave(x + y + phase[:, 0], 0.1), resolution / math.sqrt(2))
-        dots = _coverage(_dots(x + phase[:, 0], y + phase[:, 1], 0.066, 0.019), resolution)
-        second_part = torch.where(texture == 1, stripes, torch.where(texture == 2, dots, 0.0))[:, None]
+        striped = coverage(wave(x + y + phase[:, 0], 0.1), resolution / math.sqrt(2))
+        dotted = coverage(dots(x + phase[:, 0], y + phase[:, 1], 0.066, 0.019), resolution)
+        second_part = torch.where(texture == 1, striped, torch.where(texture == 2, dotted, 0.0))[:, None]
         colour = torch.lerp(first[:, i, :, None, None], second[:, i, :, None, None], second_part)
         height = (y - scenes.centre[:, i, 1, None, None]) / scenes.radius[:, i, None, None]
         colour = colour * (1 - SHADING * height.clamp(-1, 1))[:, None]
@@ -377,21 +391,52 @@ def to_bytes(pictures):
 # ---- captions
 
 
-def _expanded(template):
-    slots = []
-    for part in template.split():
-        if part[0] == "O":
-            slots += [f"{slot}{part[1]}" for slot in ("article", "size", "texture", "colour", "shape")]
-        elif part == "G":
-            slots += ["ground_article", "pattern", "ground", "=background"]
-        elif part[0] == "R":
-            slots += [f"relation{part[1]}.{i}" for i in range(4)]
-        else:
-            slots.append("=" + part)
-    return slots
+def expanded(templates, parts):
+    """The names of the word slots of each template. `parts` maps a template's words to slots; others are themselves."""
+    return [
+        [[slot for part in template.split() for slot in parts.get(part, ["=" + part])] for template in forms]
+        for forms in templates.values()
+    ]
 
 
-_FORMS = [[_expanded(template) for template in forms] for forms in TEMPLATES.values()]
+def filled(forms, kind, template, values, words):
+    """Words of all slots that are not empty: [B, longest form], 0 behind the last one.
+
+    forms: as of `expanded`; kind, template [B]: which of them, template taken modulo the number of a kind's templates;
+    values: word numbers [B] by slot; words: number by word, for slots that are words themselves
+    """
+    longest = max(len(slots) for kinds in forms for slots in kinds)
+    result = torch.zeros((len(kind), longest), dtype=torch.long, device=kind.device)
+    values = values | {"=" + word: torch.full_like(kind, number) for word, number in words.items()}
+    for number, of_kind in enumerate(forms):
+        for i, slots in enumerate(of_kind):
+            chosen = (kind == number) & (template % len(of_kind) == i)
+            row = torch.stack([values[slot] for slot in slots], dim=1)
+            result[:, : len(slots)] = torch.where(chosen[:, None], row, result[:, : len(slots)])
+    order = (result == 0).int().sort(dim=1, stable=True).indices
+    return result.gather(1, order)
+
+
+def article(colour, is_first, words):
+    """Numbers of "a" or "an" before a colour, which may have an adjective before it."""
+    return torch.where(is_first & (colour == words["orange"]), words["an"], words["a"])
+
+
+def phrase_table(phrases, words, device):
+    """Words of each wording of each phrase: [1 + phrases, wordings, longest], 0 where there is none"""
+    split = [[wording.split() for wording in wordings] for wordings in phrases.values()]
+    longest = max(len(wording) for wordings in split for wording in wordings)
+    table = torch.zeros((1 + len(split), len(split[0]), longest), dtype=torch.long)
+    for i, wordings in enumerate(split, start=1):
+        for j, wording in enumerate(wordings):
+            table[i, j, : len(wording)] = torch.tensor([words[word] for word in wording])
+    return table.to(device)
+
+
+_PARTS = {f"O{i}": [f"{slot}{i}" for slot in ("article", "size", "texture", "colour", "shape")] for i in range(3)}
+_PARTS |= {f"R{i}": [f"relation{i}.{k}" for k in range(4)] for i in (1, 2)}
+_PARTS["G"] = ["ground_article", "pattern", "ground", "=background"]
+_FORMS = expanded(TEMPLATES, _PARTS)
 CAPTION_LENGTH = max(len(slots) for forms in _FORMS for slots in forms)  # words at most
 
 
@@ -401,38 +446,23 @@ def captions(scenes, template, phrase):
     `template` [B] is any number, taken modulo the number of templates that fit; `phrase` [B, 2] is 0 or 1, the wording
     of each relation.
     """
-    device, n = scenes.count.device, len(scenes)
+    device = scenes.count.device
     numbers = lambda names: torch.tensor([0 if name in UNSAID else WORD[name] for name in names], device=device)
-    values = {"=" + word: torch.full((n,), number, device=device) for word, number in WORD.items()}
-    article = lambda adjective_left_out, colour: torch.where(
-        adjective_left_out & (colour == WORD["orange"]), WORD["an"], WORD["a"]
-    )
+    values = {}
     for i in range(3):
         size, texture = numbers(SIZES)[scenes.size[:, i]], numbers(TEXTURES)[scenes.texture[:, i]]
         colour = numbers(COLOURS)[scenes.colour[:, i]]
         shape = numbers(SHAPES)[scenes.shape[:, i]]
         values |= {f"size{i}": size, f"texture{i}": texture, f"colour{i}": colour, f"shape{i}": shape}
-        values[f"article{i}"] = article((size == 0) & (texture == 0), colour)
+        values[f"article{i}"] = article(colour, (size == 0) & (texture == 0), WORD)
     values["pattern"] = numbers(PATTERNS)[scenes.pattern]
     values["ground"] = numbers(BACKGROUNDS)[scenes.ground]
-    values["ground_article"] = article(values["pattern"] == 0, values["ground"])
-    phrases = torch.zeros((5, 2, 4), dtype=torch.long, device=device)
-    for relation, wordings in enumerate(PHRASES.values(), start=1):
-        for j, wording in enumerate(wordings):
-            for k, word in enumerate(wording.split()):
-                phrases[relation, j, k] = WORD[word]
+    values["ground_article"] = article(values["ground"], values["pattern"] == 0, WORD)
+    phrases = phrase_table(PHRASES, WORD, device)
     for other in (1, 2):
         words = phrases[scenes.relation[:, other - 1], phrase[:, other - 1]]
         values |= {f"relation{other}.{k}": words[:, k] for k in range(4)}
-
-    result = torch.zeros((n, CAPTION_LENGTH), dtype=torch.long, device=device)
-    for kind, forms in enumerate(_FORMS):
-        for number, slots in enumerate(forms):
-            chosen = (scenes.kind == kind) & (template % len(forms) == number)
-            words = torch.stack([values[slot] for slot in slots], dim=1)
-            result[:, : len(slots)] = torch.where(chosen[:, None], words, result[:, : len(slots)])
-    order = (result == 0).int().sort(dim=1, stable=True).indices
-    return result.gather(1, order)
+    return filled(_FORMS, scenes.kind, template, values, WORD)
 
 
 def draw_captions(scenes, generator):
@@ -442,9 +472,9 @@ def draw_captions(scenes, generator):
     return captions(scenes, template, torch.randint(0, 2, (n, 2), generator=generator, device=device))
 
 
-def text_of(words):
-    """Numbers of WORDS [CAPTION_LENGTH] -> "a red circle above ..." """
-    return " ".join(WORDS[number] for number in words.tolist() if number).replace(" ,", ",")
+def text_of(words, vocabulary=WORDS):
+    """Numbers of a vocabulary's words -> "a red circle above ..." """
+    return " ".join(vocabulary[number] for number in words.tolist() if number).replace(" ,", ",")
 
 
 def describe(scenes, i, prompt):
