@@ -91,11 +91,10 @@ def combinations(held_out, device):
     return all_of_them[held == held_out].to(device)
 
 
-@functools.lru_cache
 def ground_of_colour(device):
     """[COLOURS] the background of the same name, or one behind the last"""
     names = list(BACKGROUNDS)
-    return torch.tensor([names.index(name) if name in names else len(names) for name in COLOURS], device=device)
+    return world.constant(tuple(names.index(name) if name in names else len(names) for name in COLOURS), device)
 
 
 def _below(limit, generator):
@@ -139,7 +138,7 @@ def draw(n, generator, held_out=False):
 
 def _place(clips, generator):
     n, device = len(clips), generator.device
-    sizes = torch.tensor(list(SIZES.values()), device=device)
+    sizes = world.constant(tuple(SIZES.values()), device)
     clips.radius = sizes[clips.size] * world.uniform((n, 2), 0.95, 1.05, generator)
     clips.turn = world.uniform((n, 2), -0.14, 0.14, generator)
     clips.phase = torch.rand((n, 4), generator=generator, device=device)
@@ -159,7 +158,7 @@ def _place(clips, generator):
     straight = torch.where(vertical[:, None, None], straight.flip(2), straight)
 
     # Bouncing: begins near the top, so that a clip shows a fall, a bounce and a rise.
-    bottom = torch.tensor(BOTTOMS, device=device)[clips.shape[:, 0]] * clips.radius[:, 0]
+    bottom = world.constant(BOTTOMS, device)[clips.shape[:, 0]] * clips.radius[:, 0]
     height = (GROUNDED - bottom - low) * world.uniform((n,), 0.75, 1.0, generator)
     part = 0.5 + world.uniform((n, 1), -0.15, 0.15, generator) + time * ((FRAMES - 1) / PERIOD)
     arc = 1 - (2 * (part % 1) - 1) ** 2
@@ -200,7 +199,7 @@ def _floored(clips, picture):
         dim=1,
     )
     value = value.gather(1, clips.pattern[:, None, None, None].expand(-1, 1, resolution, resolution))[:, 0]
-    depth = torch.tensor([world.PATTERN_DEPTH[name] for name in PATTERNS], device=device)[clips.pattern]
+    depth = world.constant(tuple(world.PATTERN_DEPTH[name] for name in PATTERNS), device)[clips.pattern]
     floor = FLOOR_DEPTH * (1 - (1 - depth)[:, None, None] * value)
     light = torch.lerp(torch.ones_like(floor), floor, world.coverage(-py, resolution))
     tone = world.tones(BACKGROUNDS, device)[clips.ground][:, :, None, None]
@@ -239,7 +238,8 @@ def render(clips, resolution=SIZE):
 
 _PARTS = {f"O{i}": [f"{slot}{i}" for slot in ("article", "size", "colour", "shape")] for i in range(2)}
 _PARTS |= {"M": [f"motion.{k}" for k in range(4)], "R": [f"order.{k}" for k in range(3)]}
-_PARTS |= {name: ["ground_article", "pattern", "ground", noun] for name, noun in (("G", "=background"), ("F", "=floor"))}
+_PARTS["G"] = ["ground_article", "pattern", "ground", "=background"]
+_PARTS["F"] = ["ground_article", "pattern", "ground", "=floor"]
 _FORMS = world.expanded(TEMPLATES, _PARTS)
 CAPTION_LENGTH = max(len(slots) for forms in _FORMS for slots in forms)  # words at most
 
@@ -251,7 +251,7 @@ def captions(clips, template, phrase):
     the motion.
     """
     device = clips.motion.device
-    numbers = lambda names: torch.tensor([WORD.get(name, 0) for name in names], device=device)
+    numbers = lambda names: world.constant(tuple(WORD.get(name, 0) for name in names), device)
     values = {"pattern": numbers(PATTERNS)[clips.pattern], "ground": numbers(BACKGROUNDS)[clips.ground]}
     values["ground_article"] = world.article(values["ground"], values["pattern"] == 0, WORD)
     for i in range(2):

@@ -11,32 +11,27 @@
 Everything lives under --work; README.md beside this file says how long it takes and what makes it work.
 """
 
-import argparse
-import contextlib
 import dataclasses
 import json
 import math
 import os
-import pathlib
 import shutil
-import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import torch.nn.functional as F
+import training
 import world
-from safetensors import safe_open
-from safetensors.torch import save_file
+from training import Average, Clock, Gradients, Pool, generator_of, load_checkpoint, load_module, on_device, save_checkpoint
 
 TEXT_LENGTH = 40  # T5 tokens in most steps
 # Some steps have more padding, because pipelines pad to 512 unless they are told otherwise: length and share of steps.
 LONG_TEXTS = ((128, 0.06), (512, 0.02))
 DROPPED = 0.1  # part of the captions that are left out, so that there is a field without a caption
 GUIDANCE = (1.0, 5.0)  # range of the guidance scalar in training
-GUIDANCE_FROM = 0.6  # part of the budget after which guidance is distilled
 DRAWN_AT_ONCE = 8  # steps whose pictures are drawn together: drawing few costs as much as drawing many
-MOST_BYTES = 14 * 2**20  # of one checkpoint file
+GUIDANCE_FROM = 0.6  # part of the budget after which guidance is distilled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,93 +118,36 @@ def write_clip_tokenizer(directory):
     (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *map(" ".join, merges), ""]), encoding="utf-8")
 
 
-def write_t5_tokenizer(directory):
-    """spiece.model, a unigram model with a piece for every word of the captions, and T5's special tokens."""
-    import io
-    from collections import Counter
-
-    import sentencepiece
-    from sentencepiece import sentencepiece_model_pb2
-    from transformers import T5Tokenizer
-
-    prompts, _, _ = world.drawn(4000, torch.Generator().manual_seed(1))
-    letters = "".join(chr(c) for c in range(33, 127))
-    trained = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*prompts, *letters, *(" ".join(letters) for _ in range(20))]),
-        model_writer=trained,
-        model_type="unigram",
-        vocab_size=280,
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        normalization_rule_name="nmt_nfkc",
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        num_threads=1,
-        minloglevel=2,
-    )
-    # The trainer breaks words that it can do without; each one gets a piece back.
-    model = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
-    counts = Counter(" ".join(prompts).replace(",", "").split())
-    known = {piece.piece: piece for piece in model.pieces}
-    for word in sorted(counts):
-        piece = known.get("\u2581" + word) or model.pieces.add(piece="\u2581" + word)
-        piece.score = math.log(counts[word] / counts.total())
-    model.trainer_spec.vocab_size = len(model.pieces)
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    (directory / "spiece.model").write_bytes(model.SerializeToString(deterministic=True))
-    config = {
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "extra_ids": 0,
-        "additional_special_tokens": [],
-        "legacy": True,
-        "model_max_length": 512,
-        "tokenizer_class": "T5Tokenizer",
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
-    assert len(T5Tokenizer.from_pretrained(directory)) == len(model.pieces)
-
-
 class WordTokens:
     """From numbers of world.WORDS to token ids, on the device, as the tokenizers would make them of the text."""
 
     def __init__(self, work, device):
-        from transformers import CLIPTokenizer, T5Tokenizer
+        from transformers import CLIPTokenizer
 
+        self.t5_words = training.UnigramWords(work / "tokenizer_2", world.WORDS, device)
+        self.t5 = self.t5_words.tokenizer
         self.clip = CLIPTokenizer.from_pretrained(work / "tokenizer")
-        self.t5 = T5Tokenizer.from_pretrained(work / "tokenizer_2")
-        clip, t5 = [0], [0]
+        clip = [0]
         for word in world.WORDS[1:]:
-            between = f"red{word}" if word == "," else f"red {word}"
-            ids = self.clip(between).input_ids, self.t5(between).input_ids
-            if len(ids[0]) != 4 or len(ids[1]) != 3:
+            ids = self.clip(f"red{word}" if word == "," else f"red {word}").input_ids
+            if len(ids) != 4:
                 raise SystemExit(f"tokenizers: the word {word!r} is not one token")
-            clip.append(ids[0][2])
-            t5.append(ids[1][1])
+            clip.append(ids[2])
         self.clip_ids = torch.tensor(clip, device=device)
-        self.t5_ids = torch.tensor(t5, device=device)
 
     def __call__(self, words, length):
         """Words [B, world.CAPTION_LENGTH] -> ids of CLIP [B, words + 2] and of T5 [B, length]"""
-        n = words.shape[0]
-        count = (words > 0).sum(dim=1, keepdim=True)
-        clip = torch.full((n, words.shape[1] + 2), self.clip.eos_token_id, device=words.device)
+        clip = torch.full((words.shape[0], words.shape[1] + 2), self.clip.eos_token_id, device=words.device)
         clip[:, 0] = self.clip.bos_token_id
         clip[:, 1:-1] = torch.where(words > 0, self.clip_ids[words], self.clip.eos_token_id)
-        t5 = torch.zeros((n, length), dtype=torch.long, device=words.device)
-        t5[:, : words.shape[1]] = torch.where(words > 0, self.t5_ids[words], 0)
-        return clip, t5.scatter(1, count, 1)
+        return clip, self.t5_words(words, length)
 
 
 def tokenizers(options):
     options.work.mkdir(parents=True, exist_ok=True)
     write_clip_tokenizer(options.work / "tokenizer")
-    write_t5_tokenizer(options.work / "tokenizer_2")
+    prompts, _, _ = world.drawn(4000, torch.Generator().manual_seed(1))
+    training.write_unigram_tokenizer(options.work / "tokenizer_2", prompts)
     tokens = WordTokens(options.work, "cpu")
     generator = torch.Generator().manual_seed(2)
     scenes = world.draw(1000, generator)
@@ -301,125 +239,14 @@ def make_scheduler():
     )
 
 
-# ---- checkpoints
-
-
-def save_checkpoint(work, stem, tensors, progress):
-    """Writes STEM-STEP-PART.safetensors files of at most MOST_BYTES, then removes those of earlier steps."""
-    earlier = list(work.glob(f"{stem}-*.safetensors"))
-    parts, size = [{}], 0
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().to("cpu").contiguous()
-        if size + tensor.nbytes > MOST_BYTES:
-            parts.append({})
-            size = 0
-        parts[-1][name] = tensor
-        size += tensor.nbytes
-    metadata = {"progress": json.dumps(progress), "parts": str(len(parts))}
-    for number, part in enumerate(parts):
-        path = work / f"{stem}-{progress['step']:07}-{number}.safetensors"
-        save_file(part, path.with_suffix(".partial"), metadata=metadata)
-        path.with_suffix(".partial").replace(path)
-    for path in earlier:
-        if f"-{progress['step']:07}-" not in path.name:
-            path.unlink()
-
-
-def load_checkpoint(work, stem):
-    """-> (tensors, progress) of the last complete checkpoint, or ({}, None)"""
-    steps = sorted({path.name.split("-")[-2] for path in work.glob(f"{stem}-*.safetensors")}, reverse=True)
-    for step in steps:
-        paths = sorted(work.glob(f"{stem}-{step}-*.safetensors"))
-        tensors = {}
-        for path in paths:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata()
-                tensors |= {name: file.get_tensor(name) for name in file.keys()}
-        if len(paths) == int(metadata["parts"]):
-            return tensors, json.loads(metadata["progress"])
-    return {}, None
-
-
-def load_module(module, tensors, prefix=""):
-    module.load_state_dict({name[len(prefix) :]: t.float() for name, t in tensors.items() if name.startswith(prefix)})
-
-
-class Average:
-    """Exponential moving average of a module's parameters, in float32."""
-
-    def __init__(self, parameters, decay):
-        self.parameters, self.decay, self.steps = list(parameters), decay, 0
-        self.values = [parameter.detach().clone() for parameter in self.parameters]
-
-    @torch.no_grad()
-    def update(self):
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 10))
-        torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
-
-    @torch.no_grad()
-    def apply(self):
-        torch._foreach_copy_(self.parameters, self.values)
-
-
-class Clock:
-    """Time of one call and of the whole stage: what the learning rate follows, so that it ends when time is up."""
-
-    def __init__(self, options, progress):
-        self.before = progress["seconds"]
-        self.start = time.monotonic()
-        self.budget = 60 * options.budget
-        self.limit = min(60 * options.minutes, self.budget - self.before)
-        self.saved, self.printed = self.start, self.start
-
-    def seconds(self):
-        return time.monotonic() - self.start
-
-    def part(self):
-        return min(1.0, (self.before + self.seconds()) / self.budget)
-
-    def is_over(self):
-        return self.seconds() >= self.limit
-
-    def is_due(self, name, interval):
-        now = time.monotonic()
-        if now - getattr(self, name) < interval:
-            return False
-        setattr(self, name, now)
-        return True
-
-    def rate(self, peak, steps, warm_up):
-        """Warm-up at the start of each call, since the optimizer starts anew; cosine over the whole budget."""
-        return peak * min(1.0, (steps + 1) / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.part())))
-
-
-def on_device(options):
-    """bfloat16 products where there is a GPU; the CPU stays in float32."""
-    if options.device == "cpu":
-        return contextlib.nullcontext()
-    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # a recorded step keeps nothing for the next
-
-
-def generator_of(options, step):
-    """A call that goes on sees other scenes than the one before."""
-    return torch.Generator(options.device).manual_seed(1000 + step)
-
-
 # ---- the VAE
 
 
 def vae_loss(vae, pictures):
-    """L1 of pixels and of their differences at three scales, which keeps edges; a trace of KL divergence."""
+    """A trace of KL divergence keeps the latents small."""
     posterior = vae.encode(pictures).latent_dist
-    decoded = vae.decode(posterior.sample()).sample.float()
-    error = decoded - pictures
-    loss = error.abs().mean()
-    for _ in range(3):
-        loss = loss + (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-        error = F.avg_pool2d(error, 2)
-        loss = loss + error.abs().mean()
-    kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    return loss + 2e-4 * kl, (decoded - pictures).detach()
+    error = vae.decode(posterior.sample()).sample.float() - pictures
+    return training.pixel_loss(error) + 2e-4 * training.divergence(posterior), error.detach()
 
 
 @torch.no_grad()
@@ -449,6 +276,7 @@ def vae(options):
     if options.compile:
         step = torch.compile(step, dynamic=False)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = Gradients(step, parameters, options)
     average = Average(parameters, 0.999)
     optimizer = torch.optim.AdamW(parameters, lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3)
     generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
@@ -458,17 +286,18 @@ def vae(options):
         if steps % DRAWN_AT_ONCE == 0:
             drawn = 2 * world.render(world.draw(DRAWN_AT_ONCE * sizes.vae_batch, generator)) - 1
             batches = drawn.contiguous(memory_format=torch.channels_last).split(sizes.vae_batch)
-        with on_device(options):
-            loss, error = step(batches[steps % DRAWN_AT_ONCE])
-        loss.backward()
+        loss, error = gradients(batches[steps % DRAWN_AT_ONCE])
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         average.update()
         steps += 1
         if clock.is_due("printed", 10):
             psnr = 10 * math.log10(4 / float((error**2).mean()))
-            print(f"vae: step {progress['step'] + steps}, {clock.seconds():.0f} s, loss {float(loss.detach()):.4f}, {psnr:.1f} dB", flush=True)
+            print(
+                f"vae: step {progress['step'] + steps}, {clock.before + clock.seconds():.0f} s, loss {float(loss):.4f}, "
+                f"{psnr:.1f} dB",
+                flush=True,
+            )
     average.apply()
     progress |= {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds()}
     if not options.decoder:
@@ -479,9 +308,7 @@ def vae(options):
 
 
 def trained_vae(options):
-    tensors, progress = load_checkpoint(options.work, "vae")
-    if not progress:
-        raise SystemExit(f"{options.work}: no vae-*.safetensors; run the stage `vae` first")
+    tensors, progress = training.needed_checkpoint(options.work, "vae")
     model = make_vae(options.sizes)
     load_module(model, tensors)
     model.register_to_config(shift_factor=progress["shift_factor"], scaling_factor=progress["scaling_factor"])
@@ -491,36 +318,15 @@ def trained_vae(options):
 # ---- the flow
 
 
-class Pool:
-    """Encoded pictures in a ring that grows and is renewed while training goes on, so that encoding is no bottleneck."""
-
-    def __init__(self, vae, options):
-        self.vae, self.options, self.sizes = vae, options, options.sizes
-        self.latents = torch.empty((self.sizes.pool, 16, *self.side()), dtype=torch.bfloat16, device=options.device)
-        self.scenes, self.filled, self.next = None, 0, 0
-
-    def side(self):
-        return (world.SIZE // 8,) * 2
-
-    @torch.no_grad()
-    def renew(self, n, generator):
-        scenes = world.draw(n, generator)
+def make_pool(vae, options):
+    def encode(scenes):
         pictures = (2 * world.render(scenes) - 1).contiguous(memory_format=torch.channels_last)
-        with on_device(self.options):
-            latents = self.vae.encode(pictures).latent_dist.mode()
-        latents = (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
-        if self.scenes is None:
-            empty = lambda t: None if t is None else torch.zeros((self.sizes.pool, *t.shape[1:]), dtype=t.dtype, device=t.device)
-            self.scenes = world.Scenes(*(empty(field) for field in scenes.fields()))
-        place = (self.next + torch.arange(n, device=self.latents.device)) % self.sizes.pool
-        self.latents[place] = latents.to(torch.bfloat16)
-        self.scenes.set(place, scenes)
-        self.next = (self.next + n) % self.sizes.pool
-        self.filled = min(self.sizes.pool, self.filled + n)
+        with on_device(options):
+            latents = vae.encode(pictures).latent_dist.mode()
+        return (latents - vae.config.shift_factor) * vae.config.scaling_factor
 
-    def draw(self, n, generator):
-        index = torch.randint(0, self.filled, (n,), generator=generator, device=self.latents.device)
-        return self.latents[index].float(), self.scenes[index]
+    side = world.SIZE // 8
+    return Pool(options.sizes.pool, (16, side, side), options.device, world.draw, encode)
 
 
 def time_shift(scheduler, tokens):
@@ -585,8 +391,7 @@ class FlowStep(torch.nn.Module):
 
 
 def flow_batches(pool, step, count, n, length, generator):
-    """Arguments of FlowStep, but for the strength: `count` tuples for batches of n. Drawn together, since drawing waits for
-    the GPU."""
+    """Arguments of FlowStep, but for the strength: `count` tuples for batches of n."""
     device, n, each = generator.device, count * n, n
     latents, scenes = pool.draw(n, generator)
     words = world.draw_captions(scenes, generator)
@@ -600,58 +405,6 @@ def flow_batches(pool, step, count, n, length, generator):
     return [(*batch, *empty) for batch in zip(*(item.split(each) for item in items))]
 
 
-class Gradients:
-    """Gradients of the mean loss of one batch after another, left in the parameters' `grad`.
-
-    On a GPU, what is to be `recorded` is a CUDA graph from its second batch on: the time to issue a thousand small kernels
-    would be longer than the time that they take.
-    """
-
-    def __init__(self, step, options):
-        self.step, self.options, self.graphs = step, options, {}
-        self.gradients = []
-        for parameter in step.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-            self.gradients.append(parameter.grad)
-
-    def _run(self, batch, strength):
-        torch._foreach_zero_(self.gradients)
-        with on_device(self.options):
-            loss, plain = self.step(*batch, strength)
-        loss.backward()
-        return torch.stack([loss.detach(), plain])
-
-    def __call__(self, batch, strength, recorded):
-        """-> [the loss, the one without guidance]; `strength` is None or a tensor"""
-        if self.options.device == "cpu" or not recorded:
-            with torch.compiler.set_stance("default" if recorded else "force_eager"):  # too rare to compile for
-                return self._run(batch, strength)
-        inputs = batch if strength is None else (*batch, strength)
-        if len(inputs) not in self.graphs:
-            start = time.monotonic()
-            self.graphs[len(inputs)] = self._record(batch, strength)
-            print(f"flow: recorded a step in {time.monotonic() - start:.0f} s", flush=True)
-        graph, places, result = self.graphs[len(inputs)]
-        for place, value in zip(places, inputs):
-            place.copy_(value)
-        graph.replay()
-        return result
-
-    def _record(self, batch, strength):
-        batch = tuple(value.clone() for value in batch)
-        strength = None if strength is None else strength.clone()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._run(batch, strength)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = self._run(batch, strength)
-        return graph, batch if strength is None else (*batch, strength), result
-
-
 def start_flow(options):
     torch.manual_seed(0)
     tokens = WordTokens(options.work, options.device)
@@ -662,16 +415,11 @@ def start_flow(options):
             load_module(model, tensors, name + ":")
     step = FlowStep(models, make_scheduler(), tokens).to(options.device)
     coder = trained_vae(options).to(options.device, memory_format=torch.channels_last)
-    return step, Pool(coder, options), progress or {"step": 0, "seconds": 0.0}
+    return step, make_pool(coder, options), progress or {"step": 0, "seconds": 0.0}
 
 
 def save_flow(options, step, average, progress):
-    values = dict(zip((name for name, _ in step.models.named_parameters()), average.values))
-    tensors = {}
-    for component, model in step.models.items():
-        for name, tensor in model.state_dict().items():
-            tensors[f"{component}:{name}"] = values.get(f"{component}.{name}", tensor).to(torch.bfloat16)
-    save_checkpoint(options.work, "flow", tensors, progress)
+    save_checkpoint(options.work, "flow", training.averaged_tensors(step.models, average), progress)
 
 
 def flow(options):
@@ -691,7 +439,7 @@ def flow(options):
     optimizer = torch.optim.AdamW(
         parameters, lr=sizes.rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=options.device != "cpu"
     )
-    gradients = Gradients(step, options)
+    gradients = Gradients(step, parameters, options)
     draws = torch.Generator().manual_seed(progress["step"])
     steps, mean, batches = 0, torch.zeros(2, device=options.device), []
 
@@ -712,13 +460,13 @@ def flow(options):
         for group in optimizer.param_groups:
             group["lr"] = clock.rate(sizes.rate, steps, 300)
         ramp = min(1.0, (clock.part() - GUIDANCE_FROM) / 0.15)
-        strength = torch.full((), ramp, device=options.device) if ramp > 0 else None
-        losses = gradients(batches.pop(), strength, recorded=length == TEXT_LENGTH)
+        strength = (torch.full((), ramp, device=options.device),) if ramp > 0 else ()
+        losses = gradients(*batches.pop(), *strength, recorded=length == TEXT_LENGTH)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         average.update()
         steps += 1
-        mean.lerp_(losses, max(0.01, 1 / steps))
+        mean.lerp_(torch.stack(losses), max(0.01, 1 / steps))
         if clock.is_due("printed", 10):
             rate = steps / clock.seconds()
             print(
@@ -739,9 +487,7 @@ def export(options):
     """model_index.json and its components, bfloat16, transformer in shards; tokenizers in their classic files."""
     from diffusers import FluxPipeline
 
-    tensors, progress = load_checkpoint(options.work, "flow")
-    if not progress:
-        raise SystemExit(f"{options.work}: no flow-*.safetensors; run the stage `flow` first")
+    tensors, progress = training.needed_checkpoint(options.work, "flow")
     tokens = WordTokens(options.work, "cpu")
     models = make_flow(options.sizes, tokens.clip, tokens.t5)
     for name, model in models.items():
@@ -760,8 +506,7 @@ def export(options):
         shutil.rmtree(target / name)
         shutil.copytree(options.work / name, target / name)
     FluxPipeline.from_pretrained(target, torch_dtype=torch.bfloat16)
-    total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    print(f"export: {target}, {total / 1e6:.1f} MB, of step {progress['step']}")
+    print(f"export: {target}, {training.bytes_under(target) / 1e6:.1f} MB, of step {progress['step']}")
 
 
 def score(options):
@@ -797,22 +542,9 @@ def score(options):
 
 def sizes(options):
     """Parameters, bytes as bf16 and NF4 (T5's `wo` and what is no linear stays bf16), FLOPs."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     tokens = type("Tokens", (), {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "__len__": lambda self: 896})()
     models = {**make_flow(options.sizes, tokens, tokens), "vae": make_vae(options.sizes)}
-    total = 0
-    for name, model in models.items():
-        linears = {id(m): n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "vae"}
-        quantized = sum(
-            m.weight.numel() for n, m in model.named_modules() if id(m) in linears and not n.endswith(".wo")
-        )
-        count = sum(p.numel() for p in model.parameters())
-        nf4 = 0.5625 * quantized + 2 * (count - quantized)
-        odd = [n for n, m in model.named_modules() if id(m) in linears and m.weight.numel() % 64]
-        total += nf4
-        print(f"{name}: {count:,} parameters, {2 * count / 1e6:.2f} MB in bf16, {nf4 / 1e6:.2f} MB in NF4", *odd)
-    print(f"all: {total / 1e6:.2f} MB with NF4")
+    training.print_sizes(models, kept=("wo",))
 
     n = 4
     flow_step = FlowStep({name: models[name] for name in ("transformer", "text_encoder", "text_encoder_2")},
@@ -821,16 +553,11 @@ def sizes(options):
     ids = torch.ones((n, world.CAPTION_LENGTH + 2), dtype=torch.long), torch.ones((n, TEXT_LENGTH), dtype=torch.long)
     batch = latents, latents, torch.rand(n), torch.ones(n), torch.zeros(n, dtype=torch.bool), *ids, *(i[:1] for i in ids)
 
-    def count_of(run):
-        with FlopCounterMode(display=False) as counter:
-            run()
-        return counter.get_total_flops() / n
-
-    plain = count_of(lambda: flow_step(*batch)[0].backward())
-    guided = count_of(lambda: flow_step(*batch, torch.ones(()))[0].backward())
+    plain = training.flops_of(lambda: flow_step(*batch)[0].backward()) / n
+    guided = training.flops_of(lambda: flow_step(*batch, torch.ones(()))[0].backward()) / n
     pictures = torch.rand(n, 3, world.SIZE, world.SIZE)
-    encode = count_of(lambda: models["vae"].encode(pictures))
-    vae_step = count_of(lambda: vae_loss(models["vae"], pictures)[0].backward())
+    encode = training.flops_of(lambda: models["vae"].encode(pictures)) / n
+    vae_step = training.flops_of(lambda: vae_loss(models["vae"], pictures)[0].backward()) / n
     print(f"GFLOP a picture: flow {plain / 1e9:.2f}, guided {guided / 1e9:.2f}, encode {encode / 1e9:.2f}, VAE {vae_step / 1e9:.2f}")
     print(f"TFLOP a step: flow {options.sizes.batch * plain / 1e12:.2f} + encode {options.sizes.fresh * encode / 1e12:.2f}, "
           f"VAE {options.sizes.vae_batch * vae_step / 1e12:.2f}")
@@ -839,67 +566,44 @@ def sizes(options):
 def profile(options):
     """Milliseconds of each part of a step."""
     step, pool, _ = start_flow(options)
-    generator = generator_of(options, 1)
-    pool.renew(options.sizes.fresh, generator)
-    optimizer = torch.optim.AdamW(step.parameters(), fused=options.device != "cpu")
-
-    def timed(name, run, repeats=20):
-        for _ in range(3):
-            run()
-        synchronize = torch.cuda.synchronize if options.device != "cpu" else lambda: None
-        synchronize()
-        start = time.monotonic()
-        for _ in range(repeats):
-            run()
-        synchronize()
-        print(f"profile: {name}: {1000 * (time.monotonic() - start) / repeats:.2f} ms", flush=True)
-
-    gradients = Gradients(step, options)
-    batch = flow_batches(pool, step, 1, options.sizes.batch, TEXT_LENGTH, generator)[0]
-
-    def train(strength):
-        gradients(batch, strength, recorded=True)
-        optimizer.step()
-
-    timed("draw", lambda: world.draw(options.sizes.fresh, generator))
-    scenes = world.draw(options.sizes.fresh, generator)
+    sizes, generator = options.sizes, generator_of(options, 1)
+    timed = lambda name, run: training.print_time(name, run, options)
+    n = DRAWN_AT_ONCE * sizes.fresh
+    pool.renew(n, generator)
+    timed("draw", lambda: world.draw(n, generator))
+    scenes = world.draw(n, generator)
     timed("render", lambda: world.render(scenes))
-    timed("renew (draw, render, encode)", lambda: pool.renew(options.sizes.fresh, generator))
-    timed(
-        "batches of 8 steps",
-        lambda: flow_batches(pool, step, DRAWN_AT_ONCE, options.sizes.batch, TEXT_LENGTH, generator),
-    )
+    timed("renew (draw, render, encode)", lambda: pool.renew(n, generator))
+    drawn = lambda: flow_batches(pool, step, DRAWN_AT_ONCE, sizes.batch, TEXT_LENGTH, generator)
+    timed(f"batches of {DRAWN_AT_ONCE} steps", drawn)
     if options.compile:
         step.models["transformer"].compile(dynamic=False)
-    for name, strength in (("step", None), ("step with guidance", torch.ones((), device=options.device))):
-        start = time.monotonic()
-        train(strength)
-        print(f"profile: first {name}: {time.monotonic() - start:.0f} s", flush=True)
-        timed(name, lambda: train(strength))
+    parameters = list(step.parameters())
+    gradients = Gradients(step, parameters, options)
+    optimizer = torch.optim.AdamW(parameters, fused=options.device != "cpu")
+
+    def train(*inputs):
+        gradients(*inputs)
+        optimizer.step()
+
+    for name, inputs in (("step", ()), ("step with guidance", (torch.ones((), device=options.device),))):
+        inputs = (*drawn()[0], *inputs)
+        timed(name, lambda: train(*inputs))
 
 
 STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, profile)}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=STAGES)
-    parser.add_argument("--work", type=pathlib.Path, default=pathlib.Path("build/demo"), help="directory of all files")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--minutes", type=float, default=9, help="of this call (vae, flow)")
-    parser.add_argument("--budget", type=float, help="minutes of the whole stage, which the learning rate follows; "
-                        "4 for vae, 18 for flow")
-    parser.add_argument("--compile", action="store_true", help="torch.compile (vae, flow, profile)")
+    budgets = {"vae": 4, "flow": 18}
+    parser = training.parser(__doc__, STAGES, "build/demo", budgets)
     parser.add_argument("--decoder", action="store_true", help="vae: train the decoder alone; latents stay as they are")
-    parser.add_argument("--tiny", action="store_true", help="small models: a test of every stage, which learns nothing")
     parser.add_argument("--prompts", type=int, default=100, help="pictures of score")
     parser.add_argument("--steps", type=int, default=28, help="denoising steps of score")
     options = parser.parse_args()
     options.sizes = TINY if options.tiny else DEMO
-    options.budget = options.budget or (4 if options.stage == "vae" else 18)
-    torch.set_float32_matmul_precision("high")
-    # cuDNN's backward pass of attention reads out of bounds at such short lengths (PyTorch's issue 169849).
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    options.budget = options.budget or budgets.get(options.stage)
+    training.set_up()
     STAGES[options.stage](options)
 
 

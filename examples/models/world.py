@@ -12,6 +12,7 @@ That writes NUMBER.png, NUMBER.json, which is what `judge --expect` reads, and p
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -128,10 +129,16 @@ class Scenes(Batch):
 # ---- drawing scenes at random
 
 
+@functools.lru_cache
+def constant(values, device):
+    """A tensor of nested tuples of numbers, copied to the device only once: copies wait for all that it has to do."""
+    return torch.tensor(values, device=device)
+
+
 def choice(shape, weights, generator):
     """Integers with the given weights."""
     edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)
-    edges = (edges / edges[-1])[:-1].float().to(generator.device)
+    edges = constant(tuple((edges / edges[-1])[:-1].float().tolist()), generator.device)
     return torch.bucketize(torch.rand(shape, generator=generator, device=generator.device), edges, right=True)
 
 
@@ -184,13 +191,13 @@ def _draw_attributes(n, generator):
     )
 
 
-GROUND_COLOUR = [list(COLOURS).index(name) if name in COLOURS else -1 for name in BACKGROUNDS]
+GROUND_COLOUR = tuple(list(COLOURS).index(name) if name in COLOURS else -1 for name in BACKGROUNDS)
 
 
 def _is_drawable(scenes):
     """Two objects never share both shape and colour, none has the background's colour."""
     there = torch.arange(3, device=scenes.count.device) < scenes.count[:, None]
-    same_ground = scenes.colour == torch.tensor(GROUND_COLOUR, device=scenes.count.device)[scenes.ground][:, None]
+    same_ground = scenes.colour == constant(GROUND_COLOUR, scenes.count.device)[scenes.ground][:, None]
     things = scenes.shape * len(COLOURS) + scenes.colour
     bad = (same_ground & there).any(1)
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -210,7 +217,7 @@ def _holds(offset, relation):
 def _place(scenes, generator, tries=48):
     """Centres at random: of many proposals the first that fits, else a corner for each object."""
     n, device = len(scenes), generator.device
-    sizes = torch.tensor(list(SIZES.values()), device=device)
+    sizes = constant(tuple(SIZES.values()), device)
     scenes.radius = sizes[scenes.size] * uniform((n, 3), 0.95, 1.05, generator)
     scenes.turn = uniform((n, 3), -0.14, 0.14, generator)
     scenes.phase = torch.rand((n, 4), generator=generator, device=device)
@@ -219,7 +226,7 @@ def _place(scenes, generator, tries=48):
     low = (MARGIN + reach)[:, None, :, None]
     centre = low + (1 - 2 * low) * torch.rand((n, tries, 3, 2), generator=generator, device=device)
     # The last proposal: the first object in a corner, the others where the relations want them.
-    side = torch.tensor([0.255, 0.745], device=device)
+    side = constant((0.255, 0.745), device)
     one, two = scenes.relation.unbind(1)
     vertical = torch.where(one <= 2, one, two)
     horizontal = torch.where(one <= 2, two, one)
@@ -302,7 +309,7 @@ def dots(x, y, spacing, radius):
 
 
 def tones(table, device):
-    return torch.tensor(list(table.values()), device=device, dtype=torch.float32) / 255
+    return constant(tuple(table.values()), device).float() / 255
 
 
 def _pixels(resolution, device):
@@ -334,7 +341,7 @@ def render_background(ground, pattern, phase, resolution):
             value = torch.where(phase[rows, 0] < 0.5, y, 1 - y).expand(len(rows), resolution, resolution)
         second[rows] = value
     first = tones(BACKGROUNDS, device)[ground]
-    depth = torch.tensor([PATTERN_DEPTH[name] for name in PATTERNS], device=device)[pattern]
+    depth = constant(tuple(PATTERN_DEPTH[name] for name in PATTERNS), device)[pattern]
     shade = 1 - (1 - depth)[:, None, None] * second
     return first[:, :, None, None] * shade[:, None]
 
@@ -426,11 +433,9 @@ def phrase_table(phrases, words, device):
     """Words of each wording of each phrase: [1 + phrases, wordings, longest], 0 where there is none"""
     split = [[wording.split() for wording in wordings] for wordings in phrases.values()]
     longest = max(len(wording) for wordings in split for wording in wordings)
-    table = torch.zeros((1 + len(split), len(split[0]), longest), dtype=torch.long)
-    for i, wordings in enumerate(split, start=1):
-        for j, wording in enumerate(wordings):
-            table[i, j, : len(wording)] = torch.tensor([words[word] for word in wording])
-    return table.to(device)
+    numbers = lambda wording: (*(words[word] for word in wording), *(0,) * (longest - len(wording)))
+    none = tuple(numbers([]) for _ in split[0])
+    return constant((none, *(tuple(numbers(wording) for wording in wordings) for wordings in split)), device)
 
 
 _PARTS = {f"O{i}": [f"{slot}{i}" for slot in ("article", "size", "texture", "colour", "shape")] for i in range(3)}
@@ -447,7 +452,7 @@ def captions(scenes, template, phrase):
     of each relation.
     """
     device = scenes.count.device
-    numbers = lambda names: torch.tensor([0 if name in UNSAID else WORD[name] for name in names], device=device)
+    numbers = lambda names: constant(tuple(0 if name in UNSAID else WORD[name] for name in names), device)
     values = {}
     for i in range(3):
         size, texture = numbers(SIZES)[scenes.size[:, i]], numbers(TEXTURES)[scenes.texture[:, i]]
