@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
@@ -9,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/y4m.hpp"
 #include "judge/drawn.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -54,6 +56,31 @@ TEST_CASE("status and output") {
   CHECK(wrong.errors.empty());
 }
 
+TEST_CASE("status and output for videos") {
+  const testing::TemporaryDirectory directory;
+  const auto clips = testing::drawn_clips();
+  const std::string frames = directory.path() / "frames", video = directory.path() / "video.y4m",
+                    expect = directory.path() / "expect.json";
+  std::filesystem::create_directory(frames);
+  examples::Y4mWriter writer(video, {.width = 96, .height = 96, .frames_per_second = {8, 1}});
+  for (std::size_t i = 0; i < clips[0].frames.size(); ++i) {
+    examples::write_png(std::filesystem::path(frames) / (std::to_string(i) + ".png"), clips[0].frames[i].view());
+    writer.write(clips[0].frames[i].view());
+  }
+  writer.finish();
+  std::ofstream(expect) << clips[0].json;
+  for (const std::string& path : {frames, video}) {
+    CHECK(judged({path}).status == 0);
+    for (const auto& asked : {judged({path, "--prompt", clips[0].prompt}), judged({path, "--expect", expect})}) {
+      CHECK(asked.status == 0);
+      CHECK(nlohmann::json::parse(asked.out).at("verdict").at("exact") == true);
+    }
+    const auto wrong = judged({path, "--prompt", clips[1].prompt});
+    CHECK(wrong.status == 1);
+    CHECK(nlohmann::json::parse(wrong.out).at("verdict").at("right") == false);
+  }
+}
+
 TEST_CASE("errors have status 2 and say why") {
   const testing::TemporaryDirectory directory;
   const std::string picture = directory.path() / "picture.png", text = directory.path() / "text.png";
@@ -72,5 +99,7 @@ TEST_CASE("errors have status 2 and say why") {
   fails({picture, "--prompt", ""}, "judge: prompt: word 1");
   fails({picture, "--expect", directory.path() / "none.json"}, "none.json: cannot be read");
   fails({picture, "--expect", "x", "--prompt", "y"}, "excludes");
-  fails({}, "picture is required");
+  fails({}, "path is required");
+  fails({directory.path()}, "text.png: no valid PNG");
+  fails({directory.path() / "none.y4m"}, "none.y4m: cannot be read");
 }

@@ -65,6 +65,11 @@ inline double distance(const Lab& a, const Lab& b) {
   return std::sqrt(l * l + m * m + n * n);
 }
 
+inline Rgb rgb_at(const examples::PngPicture& picture, std::size_t pixel) {
+  const std::uint8_t* p = &picture.pixels[3 * pixel];
+  return {static_cast<double>(p[0]), static_cast<double>(p[1]), static_cast<double>(p[2])};
+}
+
 inline Rgb scaled(const Rgb& colour, double factor) {
   return {colour[0] * factor, colour[1] * factor, colour[2] * factor};
 }
@@ -210,13 +215,55 @@ inline std::size_t texture_of(const std::vector<Pixel>& patch, const std::vector
   return index_of(textures, static_cast<double>(above) / count > 0.37 ? "striped" : "dotted");
 }
 
+/// What kind of pixel each one of a picture is.
+struct Segments {
+  std::size_t width, height;
+  std::vector<Lab> labs;
+  std::vector<std::size_t> colours;  // the object colour that is nearest
+  std::vector<char> mask;            // whether it is nearer than the background; empty where there is no background
+  std::size_t ground = no_name;      // of ground_colours
+  double strange = 0;
+};
+
+/// @throws ShapeError for pictures that are too small or too large to look at
+inline Segments segments_of(const examples::PngPicture& picture) {
+  const std::size_t width = picture.width, height = picture.height, pixels = width * height;
+  if (std::min(width, height) < 32 || std::max(width, height) > 4096)
+    throw ShapeError(
+        concat("judge: expected a picture with sides from 32 to 4096 pixels, found ", width, " x ", height));
+  Segments result{.width = width, .height = height, .labs = {}, .colours = {}, .mask = {}};
+  result.labs.resize(pixels);
+  result.colours.resize(pixels);
+  std::vector<double> object_distance(pixels);
+  std::array<std::size_t, ground_colours.size()> votes{};
+  std::size_t strange = 0;
+  for (std::size_t at = 0; at < pixels; ++at) {
+    result.labs[at] = lab_of(rgb_at(picture, at));
+    const Nearest object = nearest(object_families(), result.labs[at]),
+                  ground = nearest(ground_families(), result.labs[at]);
+    object_distance[at] = object.distance;
+    result.colours[at] = object.index;
+    if (ground.distance <= object.distance) ++votes[ground.index];
+    if (std::min(ground.distance, object.distance) > 0.09) ++strange;
+  }
+  result.strange = static_cast<double>(strange) / static_cast<double>(pixels);
+  const auto ground = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
+  if (4 * votes[ground] < pixels) return result;
+  result.ground = ground;
+  result.mask.resize(pixels);
+  for (std::size_t at = 0; at < pixels; ++at)
+    result.mask[at] = ground_families()[ground].distance_to(result.labs[at]) > object_distance[at];
+  return result;
+}
+
 /// What one patch of object pixels is. Its colour is what most of its pixels have; its outline is then drawn anew
 /// between that colour and the background, because mixtures of the two are often nearest to a third.
-inline SeenObject object_of(const std::vector<Pixel>& patch, const std::vector<Lab>& labs, const Family& ground,
-                            std::size_t width, std::size_t height) {
+inline SeenObject object_of(const std::vector<Pixel>& patch, const Segments& segments) {
+  const std::size_t width = segments.width, height = segments.height;
+  const std::vector<Lab>& labs = segments.labs;
+  const Family& ground = ground_families()[segments.ground];
   std::array<std::size_t, colours.size()> votes{};
-  for (const Pixel& pixel : inner_pixels(patch, width, height))
-    ++votes[nearest(object_families(), labs[pixel.y * width + pixel.x]).index];
+  for (const Pixel& pixel : inner_pixels(patch, width, height)) ++votes[segments.colours[pixel.y * width + pixel.x]];
   const auto colour = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
   std::vector<Pixel> outlined;
   for (const Pixel& pixel : patch) {
@@ -230,12 +277,32 @@ inline SeenObject object_of(const std::vector<Pixel>& patch, const std::vector<L
   const double radius = form.radius / side;
   return {.shape = form.likeness < 0.6 ? std::string_view("unknown") : shapes[form.shape],
           .colour = colours[colour],
-          .size = sizes[radius < size_limits[0] ? 0 : radius < size_limits[1] ? 1 : 2],
+          .size = sizes[radius < size_limits[0]   ? 0
+                        : radius < size_limits[1] ? 1
+                                                  : 2],
           .texture = textures[texture_of(outlined, labs, colour, width, height)],
           .x = form.x / side,
           .y = form.y / side,
           .radius = radius,
           .likeness = form.likeness};
+}
+
+/// Whether a patch is more than a speck: the smallest object has 1 % of the picture.
+inline bool is_large(const std::vector<Pixel>& patch, const Segments& segments) {
+  return patch.size() * 1000 >= segments.mask.size() * 3;
+}
+
+/// The background's brightness, relative to its tone; NaN at objects, at their shadows and close to them.
+inline std::vector<double> light_of(const examples::PngPicture& picture, const Segments& segments) {
+  std::vector<double> light(segments.mask.size(), std::numeric_limits<double>::quiet_NaN());
+  const std::size_t by = std::max(segments.width, segments.height) / 16;
+  const std::vector<char> near = grown(segments.mask, segments.width, segments.height, by);
+  const Rgb& tone = ground_tones[segments.ground];
+  for (std::size_t at = 0; at < light.size(); ++at) {
+    const auto [red, green, blue] = rgb_at(picture, at);
+    if (!near[at]) light[at] = (red + green + blue) / (tone[0] + tone[1] + tone[2]);
+  }
+  return light;
 }
 
 }  // namespace detail
@@ -244,49 +311,17 @@ inline SeenObject object_of(const std::vector<Pixel>& patch, const std::vector<L
 /// @throws ShapeError for other sizes
 inline Sight look(const examples::PngPicture& picture) {
   using namespace detail;
-  const std::size_t width = picture.width, height = picture.height;
-  if (std::min(width, height) < 32 || std::max(width, height) > 4096)
-    throw ShapeError(concat("judge: expected a picture with sides from 32 to 4096 pixels, found ", width, " x ", height));
-  const std::size_t pixels = width * height;
-  const auto rgb = [&](std::size_t at) {
-    const std::uint8_t* p = &picture.pixels[3 * at];
-    return Rgb{static_cast<double>(p[0]), static_cast<double>(p[1]), static_cast<double>(p[2])};
-  };
-
-  std::vector<Lab> labs(pixels);
-  std::vector<double> object_distance(pixels);
-  std::array<std::size_t, ground_colours.size()> votes{};
-  std::size_t strange = 0;
-  for (std::size_t at = 0; at < pixels; ++at) {
-    labs[at] = lab_of(rgb(at));
-    const Nearest object = nearest(object_families(), labs[at]), ground = nearest(ground_families(), labs[at]);
-    object_distance[at] = object.distance;
-    if (ground.distance <= object.distance) ++votes[ground.index];
-    if (std::min(ground.distance, object.distance) > 0.09) ++strange;
-  }
+  const Segments segments = segments_of(picture);
   Sight sight;
-  sight.strange = static_cast<double>(strange) / static_cast<double>(pixels);
-  const auto ground = static_cast<std::size_t>(std::max_element(votes.begin(), votes.end()) - votes.begin());
-  if (4 * votes[ground] < pixels) return sight;
-  sight.ground_colour = ground_colours[ground];
-
-  std::vector<char> mask(pixels);
-  for (std::size_t at = 0; at < pixels; ++at)
-    mask[at] = ground_families()[ground].distance_to(labs[at]) > object_distance[at];
-  for (const std::vector<Pixel>& patch : patches(mask, width, height))
-    if (patch.size() * 1000 >= pixels * 3)  // smaller ones are specks: the smallest object has 1 %
-      sight.objects.push_back(object_of(patch, labs, ground_families()[ground], width, height));
+  sight.strange = segments.strange;
+  if (segments.ground == no_name) return sight;
+  sight.ground_colour = ground_colours[segments.ground];
+  for (const std::vector<Pixel>& patch : patches(segments.mask, segments.width, segments.height))
+    if (is_large(patch, segments)) sight.objects.push_back(object_of(patch, segments));
   std::sort(sight.objects.begin(), sight.objects.end(),
             [](const SeenObject& a, const SeenObject& b) { return a.y != b.y ? a.y < b.y : a.x < b.x; });
-
-  // The background's brightness, away from objects and their shadows.
-  std::vector<double> light(pixels, std::numeric_limits<double>::quiet_NaN());
-  const std::vector<char> near = grown(mask, width, height, std::max(width, height) / 16);
-  const Rgb& tone = ground_tones[ground];
-  for (std::size_t at = 0; at < pixels; ++at)
-    if (!near[at]) light[at] = (rgb(at)[0] + rgb(at)[1] + rgb(at)[2]) / (tone[0] + tone[1] + tone[2]);
-  if (const std::size_t pattern = pattern_of(light, width, height); pattern != no_name)
-    sight.ground_pattern = patterns[pattern];
+  const std::size_t pattern = pattern_of(light_of(picture, segments), segments.width, segments.height);
+  if (pattern != no_name) sight.ground_pattern = patterns[pattern];
   return sight;
 }
 

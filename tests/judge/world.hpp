@@ -59,6 +59,16 @@ inline constexpr std::array<Rgb, ground_colours.size()> ground_tones{{{245, 200,
 /// Radii up to the first are small, from the second on large: geometric means of the three that are drawn.
 inline constexpr std::array<double, 2> size_limits{0.113, 0.160};
 
+// Of examples/models/moving_world.py.
+inline constexpr std::array<std::string_view, 8> clip_shapes{"ball", "square", "triangle", "star",
+                                                             "ring", "cross",  "heart",    "crescent"};
+inline constexpr std::array<std::string_view, 2> clip_sizes{"medium", "large"};
+inline constexpr double clip_size_limit = 0.156;
+inline constexpr std::array<std::string_view, 5> motions{"left", "right", "up", "down", "bounce"};
+inline constexpr std::array<std::string_view, 2> orders{"behind", "in front"};
+inline constexpr std::array<std::string_view, 2> ground_kinds{"background", "floor"};
+inline constexpr double horizon = 0.72;  // where a floor begins
+
 /// Whether a point lies in shape number `shape` of radius 1 around the origin.
 inline bool inside(std::size_t shape, double x, double y) {
   using std::numbers::pi;
