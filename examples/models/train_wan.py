@@ -55,7 +55,7 @@ class Sizes:
     fresh_every: int = 16  # once in so many steps
     pool: int = 2**17  # encoded clips kept
     first_pool: int = 2**14  # of those, before the first step
-    rate: float = 8e-4
+    rate: float = 6e-4
 
 
 DEMO = Sizes()
