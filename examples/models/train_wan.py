@@ -16,7 +16,6 @@ import json
 import math
 import os
 import shutil
-import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 import training
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from training import Average, Clock, Pool, generator_of, load_checkpoint, load_module, on_device, save_checkpoint
+from training import Average, Clock, Gradients, Pool, generator_of, load_checkpoint, load_module, on_device, save_checkpoint
 
 LATENT = (16, (world.FRAMES - 1) // 4 + 1, world.SIZE // 8, world.SIZE // 8)
 TEXT_LENGTH = 32  # tokens in training: all of the longest caption, and padding to what attention kernels like
@@ -273,28 +272,26 @@ def vae(options):
     step = VaeStep(model)
     if options.compile:
         step.compile(dynamic=False)
-    average = Average(model.parameters(), 0.999)
+    parameters = list(model.parameters())
+    gradients = Gradients(step, parameters, options)
+    average = Average(parameters, 0.999)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=options.device != "cpu"
+        parameters, lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=options.device != "cpu"
     )
     generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
     while not clock.is_over():
         for group in optimizer.param_groups:
             group["lr"] = clock.rate(sizes.vae_rate, steps, 200)
-        videos = videos_of(world.draw(sizes.vae_batch, generator))
-        with on_device(options):
-            loss, error = step(videos)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        loss, error = gradients(videos_of(world.draw(sizes.vae_batch, generator)))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         average.update()
         steps += 1
         if clock.is_due("printed", 10):
             psnr = 10 * math.log10(4 / float(error))
             print(
                 f"vae: step {progress['step'] + steps}, {clock.before + clock.seconds():.0f} s, "
-                f"{steps / clock.seconds():.1f} steps/s, loss {float(loss.detach()):.4f}, {psnr:.1f} dB",
+                f"{steps / clock.seconds():.1f} steps/s, loss {float(loss):.4f}, {psnr:.1f} dB",
                 flush=True,
             )
     average.apply()
@@ -388,7 +385,7 @@ class FlowStep(torch.nn.Module):
     def forward(self, clean, noise, sigma, ids):
         sigma = FLOW_SHIFT * sigma / (1 + (FLOW_SHIFT - 1) * sigma)
         at = sigma[:, None, None, None, None]
-        return F.mse_loss(self.field((1 - at) * clean + at * noise, sigma, ids), noise - clean)
+        return (F.mse_loss(self.field((1 - at) * clean + at * noise, sigma, ids), noise - clean),)
 
 
 def flow_batch(pool, tokens, n, generator):
@@ -438,6 +435,7 @@ def flow(options):
     optimizer = torch.optim.AdamW(
         parameters, lr=sizes.rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=options.device != "cpu"
     )
+    gradients = Gradients(step, parameters, options)
     steps, mean = 0, torch.zeros((), device=options.device)
 
     def state():
@@ -448,15 +446,12 @@ def flow(options):
             group["lr"] = clock.rate(sizes.rate, steps, 300)
         if steps % sizes.fresh_every == 0:
             pool.renew(sizes.fresh, generator)
-        with on_device(options):
-            loss = step(*flow_batch(pool, tokens, sizes.batch, generator))
-        loss.backward()
+        (loss,) = gradients(*flow_batch(pool, tokens, sizes.batch, generator))
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         average.update()
         steps += 1
-        mean.lerp_(loss.detach(), max(0.01, 1 / steps))
+        mean.lerp_(loss, max(0.01, 1 / steps))
         if clock.is_due("printed", 10):
             now = state()
             print(
@@ -568,7 +563,7 @@ def sizes(options):
     latents, ids = torch.randn(n, *LATENT), torch.ones((n, TEXT_LENGTH), dtype=torch.long)
     ids[:, 1:] = 0
     videos = videos_of(world.draw(n, torch.Generator().manual_seed(0)))
-    flow_step = training.flops_of(lambda: step(latents, latents, torch.rand(n), ids).backward()) / n
+    flow_step = training.flops_of(lambda: step(latents, latents, torch.rand(n), ids)[0].backward()) / n
     encode = training.flops_of(lambda: encoded(models["vae"], videos)) / n
     decode = training.flops_of(lambda: decoded(models["vae"], latents)) / n
     vae_step = training.flops_of(lambda: VaeStep(models["vae"])(videos)[0].backward()) / n
@@ -588,33 +583,29 @@ def profile(options):
     timed("draw", lambda: world.draw(sizes.fresh, generator))
     timed("render", lambda: world.render(clips))
 
-    def measure(name, module, compile_it, loss):
-        optimizer = torch.optim.AdamW(module.parameters(), fused=options.device != "cpu")
+    def measure(name, module, *inputs):
+        parameters = list(module.parameters())
+        gradients = Gradients(module, parameters, options)
+        optimizer = torch.optim.AdamW(parameters, fused=options.device != "cpu")
 
         def train():
-            with on_device(options):
-                value = loss()
-            value.backward()
+            gradients(*inputs)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
 
         timed(name, train)
-        if options.compile:
-            compile_it()
-            start = time.monotonic()
-            train()
-            print(f"profile: compilation of {name}: {time.monotonic() - start:.0f} s", flush=True)
-            timed(f"{name}, compiled", train)
 
     coder = for_whole_clips(make_vae(sizes)).to(options.device)
     videos = videos_of(world.draw(sizes.vae_batch, generator))
     whole = VaeStep(coder)
-    measure("VAE step", whole, lambda: whole.compile(dynamic=False), lambda: whole(videos)[0])
+    if options.compile:
+        whole.compile(dynamic=False)
+    measure("VAE step", whole, videos)
     step, tokens, pool, _ = start_flow(options)
     timed("renew (draw, render, encode)", lambda: pool.renew(sizes.fresh, generator))
     timed("batch", lambda: flow_batch(pool, tokens, sizes.batch, generator))
-    batch = flow_batch(pool, tokens, sizes.batch, generator)
-    measure("flow step", step, step.compile_models, lambda: step(*batch))
+    if options.compile:
+        step.compile_models()
+    measure("flow step", step, *flow_batch(pool, tokens, sizes.batch, generator))
 
 
 STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, profile)}
@@ -629,7 +620,7 @@ def main():
     options = parser.parse_args()
     options.sizes = TINY if options.tiny else DEMO
     options.budget = options.budget or budgets.get(options.stage)
-    torch.set_float32_matmul_precision("high")
+    training.set_up()
     STAGES[options.stage](options)
 
 

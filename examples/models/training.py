@@ -35,11 +35,17 @@ def parser(doc, stages, work, budgets):
     return result
 
 
+def set_up():
+    torch.set_float32_matmul_precision("high")
+    # cuDNN's backward pass of attention reads out of bounds at such short lengths (PyTorch's issue 169849).
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def on_device(options):
     """bfloat16 products where there is a GPU; the CPU stays in float32."""
     if options.device == "cpu":
         return contextlib.nullcontext()
-    return torch.autocast("cuda", torch.bfloat16)
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)  # a recorded step keeps nothing for the next
 
 
 def generator_of(options, step):
@@ -108,7 +114,57 @@ def averaged_tensors(models, average):
     }
 
 
-# ---- averages, time, latents
+# ---- gradients, averages, time, latents
+
+
+class Gradients:
+    """Gradients of a loss for one batch after another, left in the `grad` of `parameters`.
+
+    `step(*inputs)` gives tensors, the loss first. On a GPU, what is to be `recorded` is a CUDA graph for each number of
+    inputs: to issue a thousand small kernels takes longer than to run them.
+    """
+
+    def __init__(self, step, parameters, options):
+        self.step, self.options, self.graphs = step, options, {}
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.gradients = [parameter.grad for parameter in parameters]
+
+    def _run(self, inputs):
+        torch._foreach_zero_(self.gradients)
+        with on_device(self.options):
+            results = self.step(*inputs)
+        results[0].backward()
+        return tuple(result.detach() for result in results)
+
+    def __call__(self, *inputs, recorded=True):
+        """-> what the step gives, valid until the next call"""
+        if self.options.device == "cpu" or not recorded:
+            # What is not recorded is too rare to compile for.
+            with torch.compiler.set_stance("default" if recorded else "force_eager"):
+                return self._run(inputs)
+        if len(inputs) not in self.graphs:
+            start = time.monotonic()
+            self.graphs[len(inputs)] = self._record(inputs)
+            print(f"recorded a step in {time.monotonic() - start:.0f} s", flush=True)
+        graph, places, results = self.graphs[len(inputs)]
+        for place, value in zip(places, inputs):
+            place.copy_(value)
+        graph.replay()
+        return results
+
+    def _record(self, inputs):
+        places = tuple(value.clone() for value in inputs)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._run(places)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = self._run(places)
+        return graph, places, results
 
 
 class Average:
