@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/background.hpp"
 #include "common/config_file.hpp"
 #include "common/tiling.hpp"
 #include "ebb/module/call.hpp"
@@ -545,6 +546,7 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
   std::vector<T> result(video.size());
   std::vector<std::vector<T>> above, row;  // decoded tiles of the previous row and of this one
   std::vector<Image<T>> above_views, row_views;
+  Background blending;  // of one tile while the next one is decoded; ends before what it reads
   for (std::size_t y = 0, i = 0; y < latents.height; y += latents_of(tiles.stride_height), ++i) {
     row.clear();
     row_views.clear();
@@ -564,20 +566,27 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
                    Identity{}, [&](std::size_t first, Image<const T> chunk) {
                      std::copy_n(chunk.data, chunk.size(), detail::frames_of(decoded, first, chunk.batch).data);
                    });
-      if (i > 0) detail::blend<T>(above_views[j], decoded, tiles.height - tiles.stride_height, true);
-      if (j > 0) detail::blend<T>(row_views[j - 1], decoded, tiles.width - tiles.stride_width, false);
       row_views.push_back(decoded);
-      const std::size_t lines = std::min({tiles.stride_height, decoded.height, video.height - y * scale});
-      const std::size_t columns = std::min({tiles.stride_width, decoded.width, video.width - x * scale});
-      for (std::size_t frame = 0; frame < frames; ++frame)
-        for (std::size_t line = 0; line < lines; ++line)
-          std::copy_n(&decoded(frame, line, 0, 0), columns * channels,
-                      result.data() + ((frame * video.height + y * scale + line) * video.width + x * scale) * channels);
+      const Image<T> upper = i > 0 ? above_views[j] : Image<T>{}, left = j > 0 ? row_views[j - 1] : Image<T>{};
+      blending.run([&result, &video, &tiles, decoded, upper, left, frames, channels, top = y * scale, start = x * scale] {
+        if (upper.data != nullptr) detail::blend<T>(upper, decoded, tiles.height - tiles.stride_height, true);
+        if (left.data != nullptr) detail::blend<T>(left, decoded, tiles.width - tiles.stride_width, false);
+        const std::size_t lines = std::min({tiles.stride_height, decoded.height, video.height - top});
+        const std::size_t columns = std::min({tiles.stride_width, decoded.width, video.width - start});
+        for (std::size_t frame = 0; frame < frames; ++frame)
+          for (std::size_t line = 0; line < lines; ++line) {
+            const T* from = &decoded(frame, line, 0, 0);
+            T* to = result.data() + ((frame * video.height + top + line) * video.width + start) * channels;
+            std::transform(from, from + columns * channels, to, [](T value) {
+              return static_cast<T>(ClampToPicture{}(static_cast<float>(value), 0, 0));
+            });
+          }
+      });
     }
+    blending.finish();
     std::swap(above, row);
     std::swap(above_views, row_views);
   }
-  for (T& value : result) value = static_cast<T>(ClampToPicture{}(static_cast<float>(value), 0, 0));
   const Image<const T> whole{result.data(), frames, video.height, video.width, channels};
   for (std::size_t index = 0, first = 0; index < latents.batch; ++index) {
     const std::size_t count = index == 0 ? 1 : config.temporal_scale();
