@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace ebb::judge {
 struct Check {
   std::string what;
   bool held;
+  std::string_view aspect = {};  // "shape", "colour", ...: what a Tally counts it as
 };
 
 /// Whether a picture shows what was asked for.
@@ -44,27 +46,30 @@ inline Verdict verdict_for(const Sight& sight, const Description& asked, const s
   const auto name = [&](std::size_t i) {
     return concat("the ", colours[asked.objects[i].colour], " ", shapes[asked.objects[i].shape]);
   };
-  verdict.content.push_back({concat(asked.objects.size(), " objects"), sight.objects.size() == asked.objects.size()});
-  verdict.content.push_back({"only colours of the world", sight.strange < 0.1});
+  verdict.content.push_back(
+      {concat(asked.objects.size(), " objects"), sight.objects.size() == asked.objects.size(), "number"});
+  verdict.content.push_back({"only colours of the world", sight.strange < 0.1, "colour"});
   for (std::size_t i = 0; i < asked.objects.size(); ++i) {
     const AskedObject& object = asked.objects[i];
     const SeenObject* found = seen[i] < sight.objects.size() ? &sight.objects[seen[i]] : nullptr;
+    verdict.content.push_back({concat(name(i), ": its shape"), found && found->shape == shapes[object.shape], "shape"});
     verdict.content.push_back(
-        {name(i), found && found->shape == shapes[object.shape] && found->colour == colours[object.colour]});
-    verdict.style.push_back({concat(name(i), " is ", sizes[object.size]), found && found->size == sizes[object.size]});
+        {concat(name(i), ": its colour"), found && found->colour == colours[object.colour], "colour"});
     verdict.style.push_back(
-        {concat(name(i), " is ", textures[object.texture]), found && found->texture == textures[object.texture]});
+        {concat(name(i), " is ", sizes[object.size]), found && found->size == sizes[object.size], "size"});
+    verdict.style.push_back({concat(name(i), " is ", textures[object.texture]),
+                             found && found->texture == textures[object.texture], "texture"});
   }
   for (const auto& [subject, relation, object] : asked.relations) {
     const std::size_t a = seen[subject], b = seen[object];
     const bool both = a < sight.objects.size() && b < sight.objects.size();
     verdict.content.push_back({concat(name(subject), ": ", relations[relation], ": ", name(object)),
-                               both && relation_between(sight.objects[a], sight.objects[b]) == relation});
+                               both && relation_between(sight.objects[a], sight.objects[b]) == relation, "relation"});
   }
   verdict.style.push_back({concat("background is ", ground_colours[asked.ground_colour]),
-                           sight.ground_colour == ground_colours[asked.ground_colour]});
+                           sight.ground_colour == ground_colours[asked.ground_colour], "background"});
   verdict.style.push_back({concat("background is ", patterns[asked.ground_pattern]),
-                           sight.ground_pattern == patterns[asked.ground_pattern]});
+                           sight.ground_pattern == patterns[asked.ground_pattern], "background"});
   return verdict;
 }
 
