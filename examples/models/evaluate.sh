@@ -65,6 +65,6 @@ for folder in bf16 nf4 nf4_double fp4 int8; do
   done
 done
 if [ ${#sheet[@]} -eq 40 ]; then
-  "$programs/examples/contact_sheet" "${sheet[@]}" --output "$output/contact_sheet.png"
+  "$programs/examples/contact_sheet" "${sheet[@]}" --width 96 --output "$output/contact_sheet.png"
   echo "The contact sheet is in $output/contact_sheet.png" >&2
 fi
