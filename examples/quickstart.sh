@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds `flux`, draws a picture and prints a table of latencies and bytes: on the GPU where
-# there is one and nvcc to build for it, else on the CPU.
+# Installs what is missing, builds `flux`, draws a picture with the demo weights and prints a table of latencies and
+# bytes: on the GPU where there is one and nvcc to build for it, else on the CPU.
 #
 #   examples/quickstart.sh ["a prompt"]
 #
-# MODEL names another directory of a FluxPipeline, OUTPUT another file.
+# examples/models/README.md says which words the demo weights know. OUTPUT names another file than picture.png.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=cmake/packages.sh
 source cmake/packages.sh
 
-prompt=${1:-a lighthouse at low tide}
-model=${MODEL:-tests/golden/data/pipelines/dev} # small, with random weights: its pictures are noise
+prompt=${1:-a large red heart left of a small black crescent and above a striped green star on a dotted blue background}
 output=${OUTPUT:-picture.png}
-picture=(--model "$model" --prompt "$prompt" --height 256 --width 256 --steps 8 --quantize nf4)
+picture=(--model examples/models/demo --prompt "$prompt" --height 128 --width 128 --max-sequence-length 40)
 
 ebb_install_packages
 preset=$(ebb_preset)
