@@ -298,8 +298,8 @@ struct Block {
       call(ctx, query_norm, q, sequence.cosines, sequence.sines);
       call(ctx, key_norm, k, sequence.cosines, sequence.sines);
       attention(ctx, q, k, v, shape, scale, AttentionMask::none, {}, normed);
-      call(ctx, out, normed, x, gated(2));
     }
+    call(ctx, out, normed, x, gated(2));
     {
       const auto attention_frame = ctx.workspace().frame();
       const auto q = ctx.matrix(x.rows, width);
@@ -312,11 +312,12 @@ struct Block {
       call(ctx, cross_query_norm, q, q);
       shape.key_tokens = sequence.text_tokens;
       attention(ctx, q, memory.keys, memory.values, shape, scale, AttentionMask::none, {}, normed);
-      call(ctx, cross_out, normed, x, Residual{x});
     }
+    call(ctx, cross_out, normed, x, Residual{x});
     layer_norm_modulate(ctx, x, chunk(3), chunk(4), x.rows, config.epsilon, normed);
-    // In pieces that need no more memory than attention did.
-    const std::size_t rows = std::max<std::size_t>(std::min(x.rows, 3 * x.rows * width / config.hidden), 1);
+    // In pieces, which with what they give need no more memory than attention did.
+    const std::size_t most = std::max<std::size_t>(3 * x.rows * width / (config.hidden + width), 1);
+    const std::size_t pieces = (x.rows + most - 1) / most, rows = (x.rows + pieces - 1) / pieces;
     const auto hidden = ctx.matrix(rows, config.hidden);
     for (std::size_t first = 0; first < x.rows; first += rows) {
       const std::size_t count = std::min(rows, x.rows - first);
