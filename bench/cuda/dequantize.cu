@@ -1,6 +1,5 @@
 // Dequantization and quantization of one weight, against a device-to-device copy of the same number of bytes.
 // Weights rotate over more copies than fit the L2 cache. Prints the median of event-timed runs.
-#include <algorithm>
 #include <cstdio>
 #include <random>
 #include <vector>
@@ -9,32 +8,13 @@
 #include "ebb/cuda/quantize.cuh"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/format/nf4.hpp"
+#include "timing.hpp"
 
 namespace {
 
+using ebb::bench::median_microseconds;
 using ebb::cuda::check;
 using ebb::cuda::DeviceBuffer;
-
-template <class Run>
-double median_us(Run run) {
-  cudaEvent_t begin, end;
-  check(cudaEventCreate(&begin));
-  check(cudaEventCreate(&end));
-  std::vector<float> times;
-  for (int i = 0; i < 220; ++i) {
-    check(cudaEventRecord(begin, nullptr));
-    run(i);
-    check(cudaEventRecord(end, nullptr));
-    check(cudaEventSynchronize(end));
-    float ms = 0;
-    check(cudaEventElapsedTime(&ms, begin, end));
-    if (i >= 20) times.push_back(ms * 1000);
-  }
-  check(cudaEventDestroy(begin));
-  check(cudaEventDestroy(end));
-  std::nth_element(times.begin(), times.begin() + 100, times.end());
-  return times[100];
-}
 
 void measure(std::size_t n, std::size_t k) {
   const std::size_t elements = n * k;
@@ -62,11 +42,11 @@ void measure(std::size_t n, std::size_t k) {
     check(ebb::cuda::launch_dequantize<ebb::NF4>(tensor, out.data() + i % copies * elements, nullptr));
   };
   const double bytes = static_cast<double>(elements) * (0.5 + 4.0 / 64 + 2);
-  const double t_dequantize = median_us(dequantize);
-  const double t_quantize = median_us(quantize);
+  const double t_dequantize = median_microseconds(dequantize);
+  const double t_quantize = median_microseconds(quantize);
   const auto moved = static_cast<std::size_t>(bytes / 2);
   DeviceBuffer<std::byte> from(moved * copies), to(moved * copies);
-  const double t_copy = median_us([&](int i) {
+  const double t_copy = median_microseconds([&](int i) {
     check(cudaMemcpyAsync(to.data() + i % copies * moved, from.data() + i % copies * moved, moved,
                           cudaMemcpyDeviceToDevice, nullptr));
   });
