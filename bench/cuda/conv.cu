@@ -1,5 +1,5 @@
-// Convolutions of FLUX.1's decoder (1024 x 1024) and of Wan 2.1's (480 x 832, causal, one frame behind two of history), in
-// bf16 with a bias: microseconds and TFLOP/s.
+// Convolutions of FLUX.1's decoder (1024 x 1024) and of Wan 2.1's (480 x 832, causal, one frame behind two of history),
+// in bf16 with a bias: microseconds and TFLOP/s.
 #include <cstddef>
 #include <cstdio>
 
@@ -29,9 +29,9 @@ void measure(const Shape& s) {
   check(cudaMemset(filter.data(), 0x3c, filter.size() * sizeof(bfloat16)));
   check(cudaMemset(bias.data(), 0, bias.size() * sizeof(float)));
   const double us = ebb::bench::median_microseconds([&](int) {
-    check(ebb::cuda::launch_conv3d(
-        Image<const bfloat16>{x.data(), s.frames + s.depth - 1, s.height, s.width, s.inputs}, filter.data(), s.depth,
-        s.kernel, ebb::Bias{bias.data()}, Image<bfloat16>{y.data(), s.frames, s.height, s.width, s.outputs}, nullptr));
+    check(ebb::cuda::launch_conv3d(Image<const bfloat16>{x.data(), s.frames + s.depth - 1, s.height, s.width, s.inputs},
+                                   filter.data(), s.depth, s.kernel, ebb::Bias{bias.data()},
+                                   Image<bfloat16>{y.data(), s.frames, s.height, s.width, s.outputs}, nullptr));
   });
   const double flops = 2.0 * static_cast<double>(s.frames * pixels * s.outputs) *
                        static_cast<double>(s.depth * s.kernel * s.kernel * s.inputs);
@@ -46,10 +46,15 @@ int main() {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s, bf16\n", properties.name);
-  for (const Shape& shape : {Shape{"flux", 1, 3, 1, 128, 128, 512, 512}, {"flux", 1, 3, 1, 512, 512, 512, 256},
-                             {"flux", 1, 3, 1, 1024, 1024, 128, 128}, {"flux", 1, 3, 1, 1024, 1024, 128, 3},
-                             {"wan", 3, 3, 1, 60, 104, 384, 384}, {"wan", 3, 3, 2, 120, 208, 384, 384},
-                             {"wan", 3, 3, 1, 240, 416, 192, 192}, {"wan", 3, 3, 1, 480, 832, 96, 96},
-                             {"wan", 1, 3, 1, 480, 832, 192, 96}, {"wan", 3, 3, 1, 480, 832, 96, 3}})
+  for (const Shape& shape : {Shape{"flux", 1, 3, 1, 128, 128, 512, 512},
+                             {"flux", 1, 3, 1, 512, 512, 512, 256},
+                             {"flux", 1, 3, 1, 1024, 1024, 128, 128},
+                             {"flux", 1, 3, 1, 1024, 1024, 128, 3},
+                             {"wan", 3, 3, 1, 60, 104, 384, 384},
+                             {"wan", 3, 3, 2, 120, 208, 384, 384},
+                             {"wan", 3, 3, 1, 240, 416, 192, 192},
+                             {"wan", 3, 3, 1, 480, 832, 96, 96},
+                             {"wan", 1, 3, 1, 480, 832, 192, 96},
+                             {"wan", 3, 3, 1, 480, 832, 96, 3}})
     measure(shape);
 }

@@ -50,9 +50,9 @@ void measure(std::size_t n, std::size_t k) {
     check(cudaMemcpyAsync(to.data() + i % copies * moved, from.data() + i % copies * moved, moved,
                           cudaMemcpyDeviceToDevice, nullptr));
   });
-  std::printf("%6zu x %6zu  dequantize %7.1f us (%.2f TB/s)  quantize %7.1f us (%.2f TB/s)  copy %7.1f us (%.2f TB/s)\n",
-              n, k, t_dequantize, bytes / t_dequantize / 1e6, t_quantize, bytes / t_quantize / 1e6, t_copy,
-              bytes / t_copy / 1e6);
+  std::printf(
+      "%6zu x %6zu  dequantize %7.1f us (%.2f TB/s)  quantize %7.1f us (%.2f TB/s)  copy %7.1f us (%.2f TB/s)\n", n, k,
+      t_dequantize, bytes / t_dequantize / 1e6, t_quantize, bytes / t_quantize / 1e6, t_copy, bytes / t_copy / 1e6);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Row norms at the shapes of FLUX.1 (1024 x 1024) and Wan 2.1 (480 x 832, 81 frames) in bf16: microseconds, and the rate
-// of the bytes read and written beside that of a copy. Each call takes the next of several buffers, more than the L2
-// cache holds.
+// Row norms at the shapes of FLUX.1 (1024 x 1024) and Wan 2.1 (480 x 832, 81 frames) in bf16: microseconds, and the
+// rate of the bytes read and written beside that of a copy. Each call takes the next of several buffers, more than the
+// L2 cache holds.
 #include <algorithm>
 #include <cstdio>
 

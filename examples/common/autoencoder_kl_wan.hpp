@@ -496,8 +496,7 @@ struct WanDecoder {
       for (std::size_t block = together; block < up_blocks.size(); ++block)
         call(ctx, up_blocks[block], state.histories, state.first_chunk, single, spare);
       detail::with_history(
-          ctx, state.histories.next(), 1,
-          [&](Image<T> chunk) { call(ctx, norm_out, single, Activation::silu, chunk); },
+          ctx, state.histories.next(), 1, [&](Image<T> chunk) { call(ctx, norm_out, single, Activation::silu, chunk); },
           [&](Image<T> all) { call(ctx, conv_out, all, detail::frames_of(picture, index, 1), stage); });
     }
     state.first_chunk = false;
@@ -568,7 +567,8 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
                    });
       row_views.push_back(decoded);
       const Image<T> upper = i > 0 ? above_views[j] : Image<T>{}, left = j > 0 ? row_views[j - 1] : Image<T>{};
-      blending.run([&result, &video, &tiles, decoded, upper, left, frames, channels, top = y * scale, start = x * scale] {
+      blending.run([&result, &video, &tiles, decoded, upper, left, frames, channels, top = y * scale,
+                    start = x * scale] {
         if (upper.data != nullptr) detail::blend<T>(upper, decoded, tiles.height - tiles.stride_height, true);
         if (left.data != nullptr) detail::blend<T>(left, decoded, tiles.width - tiles.stride_width, false);
         const std::size_t lines = std::min({tiles.stride_height, decoded.height, video.height - top});
@@ -577,9 +577,8 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
           for (std::size_t line = 0; line < lines; ++line) {
             const T* from = &decoded(frame, line, 0, 0);
             T* to = result.data() + ((frame * video.height + top + line) * video.width + start) * channels;
-            std::transform(from, from + columns * channels, to, [](T value) {
-              return static_cast<T>(ClampToPicture{}(static_cast<float>(value), 0, 0));
-            });
+            std::transform(from, from + columns * channels, to,
+                           [](T value) { return static_cast<T>(ClampToPicture{}(static_cast<float>(value), 0, 0)); });
           }
       });
     }

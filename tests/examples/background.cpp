@@ -31,5 +31,8 @@ TEST_CASE("what a task throws reaches its caller once") {
   CHECK_NOTHROW(background.finish());
   background.run([] { throw std::runtime_error("gone"); });
   CHECK_THROWS_WITH(background.finish(), "gone");
-  { Background dropped; dropped.run([] { throw std::runtime_error("nobody asks"); }); }
+  {
+    Background dropped;
+    dropped.run([] { throw std::runtime_error("nobody asks"); });
+  }
 }

@@ -28,9 +28,9 @@ struct SeenObject {
 
 /// What is seen in a picture.
 struct Sight {
-  std::vector<SeenObject> objects;             // from the top, then from the left
+  std::vector<SeenObject> objects;                 // from the top, then from the left
   std::string_view ground_colour, ground_pattern;  // empty where no background is made out
-  double strange = 0;                          // part of the pixels whose colour is none of the world's
+  double strange = 0;                              // part of the pixels whose colour is none of the world's
 };
 
 /// The side of `other` on which `object` lies: an index of `relations`.
@@ -99,7 +99,8 @@ inline Family object_family(std::size_t colour) {
 
 inline Family ground_family(std::size_t colour) {
   Family family;
-  for (double light = 1.10; light > 0.56; light -= 0.04) family.tones.push_back(lab_of(scaled(ground_tones[colour], light)));
+  for (double light = 1.10; light > 0.56; light -= 0.04)
+    family.tones.push_back(lab_of(scaled(ground_tones[colour], light)));
   return family;
 }
 
@@ -164,8 +165,8 @@ inline std::size_t pattern_of(const std::vector<double>& light, std::size_t widt
   }
   // How much of it depends on the position along one direction only.
   const auto side = static_cast<double>(std::max(width, height));
-  for (const auto& [ax, ay] : {std::array{1.0, 0.0}, {0.0, 1.0}, {std::sqrt(0.5), std::sqrt(0.5)},
-                               {std::sqrt(0.5), -std::sqrt(0.5)}}) {
+  for (const auto& [ax, ay] :
+       {std::array{1.0, 0.0}, {0.0, 1.0}, {std::sqrt(0.5), std::sqrt(0.5)}, {std::sqrt(0.5), -std::sqrt(0.5)}}) {
     std::array<double, 256> sums{}, counts{};
     const auto bin_of = [&](std::size_t i) {
       const double along = (ax * xs[i] + ay * ys[i]) / side;  // -0.8 to 1.5

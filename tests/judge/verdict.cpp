@@ -43,10 +43,12 @@ TEST_CASE("one wrong word is noticed") {
     };
     for (std::size_t i = 0; i < drawn.description.objects.size(); ++i) {
       for (std::size_t by = 1; by < judge::shapes.size(); ++by)
-        CHECK_FALSE(verdict([&](auto& d) { d.objects[i].shape = (d.objects[i].shape + by) % judge::shapes.size(); }).right());
-      for (std::size_t by = 1; by < judge::colours.size(); ++by)
         CHECK_FALSE(
-            verdict([&](auto& d) { d.objects[i].colour = (d.objects[i].colour + by) % judge::colours.size(); }).right());
+            verdict([&](auto& d) { d.objects[i].shape = (d.objects[i].shape + by) % judge::shapes.size(); }).right());
+      for (std::size_t by = 1; by < judge::colours.size(); ++by)
+        CHECK_FALSE(verdict([&](auto& d) {
+                      d.objects[i].colour = (d.objects[i].colour + by) % judge::colours.size();
+                    }).right());
       const auto resized = verdict([&](auto& d) { d.objects[i].size = (d.objects[i].size + 1) % 3; });
       CHECK(resized.right());
       CHECK_FALSE(resized.exact());

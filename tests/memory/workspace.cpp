@@ -35,8 +35,7 @@ TEST_CASE("frames of other sizes share their memory") {
     addresses.back().push_back(workspace.allocate<std::byte>(100));
     {
       const auto frame = workspace.frame();
-      for (int piece = 0; piece < 3; ++piece)
-        addresses.back().push_back(workspace.allocate<std::byte>(50 * mebibyte));
+      for (int piece = 0; piece < 3; ++piece) addresses.back().push_back(workspace.allocate<std::byte>(50 * mebibyte));
     }
     {
       const auto frame = workspace.frame();

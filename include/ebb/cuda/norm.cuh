@@ -203,8 +203,7 @@ template <int width, bool centered, class T, class Finish>
 void launch_row_norm_kernel(Matrix<const T> x, float epsilon, const Finish& finish, Matrix<T> y, cudaStream_t stream) {
   const std::size_t vectors = (x.columns + width - 1) / width;
   if (vectors > 32 * norm_kept) {
-    row_norm_kernel<width, centered>
-        <<<static_cast<unsigned>(x.rows), norm_threads, 0, stream>>>(x, epsilon, finish, y);
+    row_norm_kernel<width, centered><<<static_cast<unsigned>(x.rows), norm_threads, 0, stream>>>(x, epsilon, finish, y);
     return;
   }
   int lanes = 1;

@@ -12,9 +12,9 @@
 namespace ebb {
 
 /// A bump arena for activations in memory of type `Buffer` (constructed from a size in bytes, 256-byte aligned).
-/// `frame()` marks a point; destroying the frame gives back everything that was taken since. Memory is kept for the next
-/// forward: the first pass over a model makes it, in one piece for all that a frame needs at once, and from then on
-/// nothing is allocated and addresses repeat from pass to pass. Not thread-safe: one workspace a stream.
+/// `frame()` marks a point; destroying the frame gives back everything that was taken since. Memory is kept for the
+/// next forward: the first pass over a model makes it, in one piece for all that a frame needs at once, and from then
+/// on nothing is allocated and addresses repeat from pass to pass. Not thread-safe: one workspace a stream.
 template <class Buffer>
 class BasicWorkspace {
  public:

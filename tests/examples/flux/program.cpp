@@ -85,7 +85,8 @@ TEST_CASE("picture, latents and report") {
     most = std::max(most, bytes);
   }
   CHECK(report.at("workspace_peak_bytes").get<int>() == most);
-  CHECK(report.at("arena_peak_bytes").get<int>() < report.at("weights").at("transformer").at("stored_bytes").get<int>());
+  CHECK(report.at("arena_peak_bytes").get<int>() <
+        report.at("weights").at("transformer").at("stored_bytes").get<int>());
 
   // The latents are what a run takes as its noise, too.
   auto again = small(directory, pipelines / "dev");
@@ -176,11 +177,21 @@ TEST_CASE("bad input ends with a message that names the thing, and without outpu
   option([](auto& o) { o.quantize = "unet=nf4"; }, {"unet", "transformer"});
   option([](auto& o) { o.block_size = 63; }, {"63", "64"});
   option([](auto& o) { o.offload = "some"; }, {"some", "leaf"});
-  option([](auto& o) { o.offload = "leaf"; o.exclude = {"unet"}; }, {"unet", "transformer"});
+  option(
+      [](auto& o) {
+        o.offload = "leaf";
+        o.exclude = {"unet"};
+      },
+      {"unet", "transformer"});
   option([](auto& o) { o.device = "gpu"; }, {"gpu", "cuda:INDEX"});
   option([](auto& o) { o.output = "/proc/nowhere/picture.png"; }, {"/proc/nowhere"});
   option([](auto& o) { o.latents = "gone.safetensors"; }, {"gone.safetensors"});
-  option([&](auto& o) { o.latents = (pipelines / "dev" / "expected.safetensors").string(); o.num_images = 3; }, {"latents"});
+  option(
+      [&](auto& o) {
+        o.latents = (pipelines / "dev" / "expected.safetensors").string();
+        o.num_images = 3;
+      },
+      {"latents"});
   option([](auto& o) { o.prompts.clear(); }, {"prompt"});
 }
 
@@ -240,8 +251,8 @@ TEST_CASE("a quantized directory draws the same bits as quantizing at load") {
         doctest::Contains("already"), ConfigError);
   }
   CHECK_FALSE(std::filesystem::exists(directory.path() / "twice"));
-  CHECK_THROWS_WITH_AS(examples::quantize_pipeline(pipelines / "dev", directory.path() / "nf4",
-                                                   {QuantizationPlan::parse("nf4", {}, {}), DType::f32, 40000},
-                                                   [](const auto&) {}),
-                       doctest::Contains("not empty"), FileError);
+  CHECK_THROWS_WITH_AS(
+      examples::quantize_pipeline(pipelines / "dev", directory.path() / "nf4",
+                                  {QuantizationPlan::parse("nf4", {}, {}), DType::f32, 40000}, [](const auto&) {}),
+      doctest::Contains("not empty"), FileError);
 }
