@@ -48,7 +48,7 @@ class Sizes:
     vae_decoder_base: int = 16
     vae_multipliers: tuple = (1, 2, 4, 4)
     vae_batch: int = 12
-    vae_rate: float = 4e-4
+    vae_rate: float = 7e-4
     batch: int = 256
     fresh: int = 128  # clips that are drawn and encoded at once,
     fresh_every: int = 16  # once in so many steps
@@ -219,8 +219,9 @@ def decoded(vae, latents):
 
 
 class VaeStep(torch.nn.Module):
-    """The loss of one batch: pixels of each frame and what changes between frames; a trace of KL divergence keeps the
-    latents small. -> (loss, mean squared error)"""
+    """The loss of one batch: squares of what is wrong in each pixel, since absolute values let small moving shapes fade
+    as long as large grounds get better; a trace of KL divergence keeps the latents small.
+    -> (loss, mean squared error)"""
 
     def __init__(self, vae):
         super().__init__()
@@ -228,20 +229,25 @@ class VaeStep(torch.nn.Module):
 
     def forward(self, videos):
         posterior = encoded(self.vae, videos)
-        error = decoded(self.vae, posterior.sample()).float() - videos
-        change = (error[:, :, 1:] - error[:, :, :-1]).abs().mean()
-        loss = training.pixel_loss(error.transpose(1, 2).flatten(0, 1)) + change
-        return loss + 2e-4 * training.divergence(posterior), error.detach().square().mean()
+        error = (decoded(self.vae, posterior.sample()).float() - videos).square().mean()
+        return 10 * error + 2e-4 * training.divergence(posterior), error.detach()
 
 
 @torch.no_grad()
 def initialize(vae):
     """Convolutions that keep the size of what they are given, for nothing else does between the norms, no biases that
-    would drown it, and latents with little noise. It learns faster from there than from PyTorch's own."""
-    for module in vae.modules():
+    would drown it, and latents with little noise. Residual branches begin as zero and convolutions over time as each
+    frame's own value, so that a chain of resamplings is learned first, and motion behind it."""
+    for name, module in vae.named_modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
             torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
             torch.nn.init.zeros_(module.bias)
+        if name.endswith((".conv2", ".proj")):
+            torch.nn.init.zeros_(module.weight)
+        if name.endswith(".time_conv"):
+            outputs, inputs = module.weight.shape[:2]
+            torch.nn.init.zeros_(module.weight)
+            module.weight[torch.arange(outputs), torch.arange(outputs) % inputs, -1] = 1.0
     vae.quant_conv.bias[LATENT[0] :] = -5.0  # of the logarithm of the variance
     return vae
 
@@ -279,6 +285,19 @@ def vae(options):
         parameters, lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=options.device != "cpu"
     )
     generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
+
+    def save():
+        with average.applied():
+            mean, deviation = latent_statistics(model, options)
+            now = {
+                "step": progress["step"] + steps,
+                "seconds": clock.before + clock.seconds(),
+                "latents_mean": mean,
+                "latents_std": deviation,
+            }
+            save_checkpoint(options.work, "vae", model.state_dict(), now)
+        print(f"vae: saved step {now['step']}, {now['seconds']:.0f} s", flush=True)
+
     while not clock.is_over():
         for group in optimizer.param_groups:
             group["lr"] = clock.rate(sizes.vae_rate, steps, 200)
@@ -294,16 +313,9 @@ def vae(options):
                 f"{steps / clock.seconds():.1f} steps/s, loss {float(loss):.4f}, {psnr:.1f} dB",
                 flush=True,
             )
-    average.apply()
-    mean, deviation = latent_statistics(model, options)
-    progress = {
-        "step": progress["step"] + steps,
-        "seconds": clock.before + clock.seconds(),
-        "latents_mean": mean,
-        "latents_std": deviation,
-    }
-    save_checkpoint(options.work, "vae", model.state_dict(), progress)
-    print(f"vae: saved {progress}")
+        if clock.is_due("saved", 60):
+            save()
+    save()
 
 
 def trained_vae(options):

@@ -58,6 +58,7 @@ def generator_of(options, step):
 
 def save_checkpoint(work, stem, tensors, progress):
     """Writes STEM-STEP-PART.safetensors files of at most MOST_BYTES, then removes those of earlier steps."""
+    work.mkdir(parents=True, exist_ok=True)
     earlier = list(work.glob(f"{stem}-*.safetensors"))
     parts, size = [{}], 0
     for name, tensor in tensors.items():
@@ -183,6 +184,17 @@ class Average:
     @torch.no_grad()
     def apply(self):
         torch._foreach_copy_(self.parameters, self.values)
+
+    @contextlib.contextmanager
+    def applied(self):
+        """The average in place of the parameters, for as long as this is entered."""
+        trained = [parameter.detach().clone() for parameter in self.parameters]
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, trained)
 
 
 class Clock:
