@@ -1,8 +1,8 @@
 """Trains the demo weights of Wan: a small Wan 2.1 pipeline that draws the world of moving_world.py from its captions.
 
     python train_wan.py tokenizers                # seconds
-    python train_wan.py vae --minutes 6           # go on by running it again
-    python train_wan.py flow --minutes 9          # until --budget is used up; go on by running it again
+    python train_wan.py vae --minutes 4           # go on by running it again
+    python train_wan.py flow --minutes 8          # until --budget is used up; go on by running it again
     python train_wan.py export                    # a directory that WanPipeline.from_pretrained and wan read
     python train_wan.py score                     # videos of held-out prompts, for judge
     python train_wan.py sizes                     # parameters, bytes and FLOPs; needs no weights
@@ -624,7 +624,7 @@ STAGES = {f.__name__: f for f in (tokenizers, vae, flow, export, score, sizes, p
 
 
 def main():
-    budgets = {"vae": 6, "flow": 18}
+    budgets = {"vae": 4.5, "flow": 11}
     parser = training.parser(__doc__, STAGES, "build/demo-wan", budgets)
     parser.add_argument("--prompts", type=int, default=100, help="videos of score")
     parser.add_argument("--steps", type=int, default=20, help="denoising steps of score")
