@@ -148,7 +148,8 @@ class LiteralTokenFiles {
     for (const auto& entry : list) {
       const auto content = detail::token_content(entry);
       if (!entry.is_object() || !content || !entry.contains("id"))
-        throw FileError(concat(path.string(), ": field \"added_tokens\": expected objects with \"id\" and \"content\""));
+        throw FileError(
+            concat(path.string(), ": field \"added_tokens\": expected objects with \"id\" and \"content\""));
       add(path, "added_tokens", *content, entry.at("id"), entry);
     }
   }
@@ -157,7 +158,8 @@ class LiteralTokenFiles {
     const auto& path = file.path();
     const auto& tokens = file.json().at(decoder);
     if (!tokens.is_object())
-      throw FileError(concat(path.string(), ": field \"", decoder, "\": expected an object, found ", tokens.type_name()));
+      throw FileError(
+          concat(path.string(), ": field \"", decoder, "\": expected an object, found ", tokens.type_name()));
     for (const auto& [key, value] : tokens.items()) {
       const auto content = detail::token_content(value);
       const bool number = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;

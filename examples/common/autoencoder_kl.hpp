@@ -72,8 +72,11 @@ struct ResnetBlock {
                       field{"conv_shortcut", &B::shortcut}, field{"conv2", &B::conv2}};
   }
   static ResnetBlock make(std::size_t inputs, std::size_t outputs, std::size_t groups) {
-    ResnetBlock block{nn::GroupNorm::make(inputs, groups, 1e-6f), nn::Conv2d::make(inputs, outputs, 3),
-                      nn::GroupNorm::make(outputs, groups, 1e-6f), {}, nn::Conv2d::make(outputs, outputs, 3)};
+    ResnetBlock block{nn::GroupNorm::make(inputs, groups, 1e-6f),
+                      nn::Conv2d::make(inputs, outputs, 3),
+                      nn::GroupNorm::make(outputs, groups, 1e-6f),
+                      {},
+                      nn::Conv2d::make(outputs, outputs, 3)};
     if (inputs != outputs) block.shortcut.emplace(nn::Conv2d::make(inputs, outputs, 1));
     return block;
   }
@@ -134,8 +137,7 @@ struct PixelAttention {
                                .head_dim = x.channels,
                                .query_tokens = x.height * x.width,
                                .key_tokens = x.height * x.width};
-    attention(ctx, q, k, v, shape, 1.0f / std::sqrt(static_cast<float>(x.channels)), AttentionMask::none, {},
-              pixels);
+    attention(ctx, q, k, v, shape, 1.0f / std::sqrt(static_cast<float>(x.channels)), AttentionMask::none, {}, pixels);
     call(ctx, output, pixels, x.pixels(), Residual{x.pixels()});
   }
 };
@@ -166,8 +168,7 @@ struct Upsampler {
 
   /// x [n, h, w, c] -> y [n, 2h, 2w, c]
   template <class Context>
-  void forward(Context& ctx, Image<const typename Context::element> x,
-               Image<typename Context::element> y) const {
+  void forward(Context& ctx, Image<const typename Context::element> x, Image<typename Context::element> y) const {
     const auto frame = ctx.workspace().frame();
     const auto doubled = ctx.image(y.batch, y.height, y.width, x.channels);
     upsample_nearest(ctx, x, doubled);
@@ -215,10 +216,8 @@ struct AutoencoderDecoder {
                                config};
     if (config.post_quant_conv)
       decoder.post_quant.emplace(nn::Conv2d::make(config.latent_channels, config.latent_channels, 1));
-    for (int half = 0; half < 2; ++half)
-      decoder.middle.resnets.push_back(ResnetBlock::make(top, top, config.groups));
-    if (config.mid_attention)
-      decoder.middle.attentions.push_back(PixelAttention::make(top, config.groups));
+    for (int half = 0; half < 2; ++half) decoder.middle.resnets.push_back(ResnetBlock::make(top, top, config.groups));
+    if (config.mid_attention) decoder.middle.attentions.push_back(PixelAttention::make(top, config.groups));
     std::size_t width = top;
     for (std::size_t depth = config.channels.size(); depth-- > 0;) {
       UpBlock block;
@@ -303,8 +302,8 @@ void decode_whole(Context& ctx, const AutoencoderDecoder& decoder, Image<const t
 /// blended with the (already blended) tiles above and to the left, then cropped.
 /// latents [1, h, w, c] -> picture [1, h * scale, w * scale, 3], both in host memory
 template <class Context>
-void decode_tiled(Context& ctx, const AutoencoderDecoder& decoder,
-                  Image<const typename Context::element> latents, Image<typename Context::element> picture) {
+void decode_tiled(Context& ctx, const AutoencoderDecoder& decoder, Image<const typename Context::element> latents,
+                  Image<typename Context::element> picture) {
   using T = typename Context::element;
   const AutoencoderConfig& config = decoder.config;
   const std::size_t scale = config.scale();

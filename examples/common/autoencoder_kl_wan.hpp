@@ -13,6 +13,7 @@
 #include "common/background.hpp"
 #include "common/config_file.hpp"
 #include "common/tiling.hpp"
+#include "ebb/format/blockwise.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/nn/conv.hpp"
 #include "ebb/ops/attention.hpp"
@@ -33,7 +34,10 @@ struct WanVaeConfig {
   std::vector<bool> temporal_downsample;  // one fewer
   std::vector<float> mean, deviation;     // of the latents, by channel
   TileSize tiles = {};
+  std::size_t pixels_at_once = std::size_t{1} << 18;  // that a pass takes of small frames, to fill a GPU with
 
+  /// Frames of so many pixels that go through the decoder together.
+  std::size_t frames_at_once(std::size_t pixels) const { return std::max<std::size_t>(pixels_at_once / pixels, 1); }
   /// Pixels of a frame for one of the latent, each way.
   std::size_t spatial_scale() const { return std::size_t{1} << (multipliers.size() - 1); }
   /// Frames for each latent frame but the first, which stands for one.
@@ -292,12 +296,13 @@ struct WanMiddleBlock {
 struct WanUpsampler {
   nn::Conv2d conv;
   Maybe<nn::Conv3d> time_conv;
+  WanVaeConfig config;
 
   static consteval auto members() {
     return std::tuple{field{"resample.1", &WanUpsampler::conv}, field{"time_conv", &WanUpsampler::time_conv}};
   }
-  static WanUpsampler make(std::size_t channels, bool temporal) {
-    WanUpsampler upsampler{nn::Conv2d::make(channels, channels / 2, 3), {}};
+  static WanUpsampler make(const WanVaeConfig& config, std::size_t channels, bool temporal) {
+    WanUpsampler upsampler{nn::Conv2d::make(channels, channels / 2, 3), {}, config};
     if (temporal) upsampler.time_conv.emplace(nn::Conv3d::make(channels, 2 * channels, 3, 1));
     return upsampler;
   }
@@ -312,26 +317,33 @@ struct WanUpsampler {
                Image<typename Context::element> y) const {
     using T = typename Context::element;
     const auto frame = ctx.workspace().frame();
-    const auto large = ctx.image(1, y.height, y.width, x.channels);  // one frame at a time: they are the largest
-    const auto grow = [&](const Image<T>& small, std::size_t index) {
-      upsample_nearest(ctx, small, large);
-      call(ctx, conv, large, detail::frames_of(y, index, 1));
+    // Some frames at a time: before the convolution they are the largest images of all.
+    const std::size_t together = std::min(config.frames_at_once(y.height * y.width), y.batch);
+    const auto large = ctx.image(together, y.height, y.width, x.channels);
+    const auto grow = [&](auto small) {
+      for (std::size_t index = 0; index < y.batch; index += together) {
+        const std::size_t count = std::min(together, y.batch - index);
+        const Image<T> grown = detail::frames_of(large, 0, count);
+        upsample_nearest(ctx, small(index, count), grown);
+        call(ctx, conv, grown, detail::frames_of(y, index, count));
+      }
     };
     if (y.batch == x.batch) {
       if (time_conv) histories.skip();
-      for (std::size_t index = 0; index < x.batch; ++index) grow(detail::frames_of(x, index, 1), index);
+      grow([&](std::size_t index, std::size_t count) { return detail::frames_of(x, index, count); });
       return;
     }
     const auto pairs = ctx.image(x.batch, x.height, x.width, 2 * x.channels);  // two frames' channels in each pixel
-    const auto one = ctx.image(1, x.height, x.width, x.channels);
+    const auto several = ctx.image(together, x.height, x.width, x.channels);
     detail::with_history(
         ctx, histories.next(), x.batch, [&](Image<T> chunk) { copy(ctx, x.pixels(), chunk.pixels()); },
         [&](Image<T> all) { call(ctx, *time_conv, all, pairs); });
-    for (std::size_t index = 0; index < y.batch; ++index) {
-      copy(ctx, detail::frames_of(pairs, index / 2, 1).pixels().columns_from(index % 2 * x.channels, x.channels),
-           one.pixels());
-      grow(one, index);
-    }
+    grow([&](std::size_t first, std::size_t count) {
+      for (std::size_t index = first; index < first + count; ++index)
+        copy(ctx, detail::frames_of(pairs, index / 2, 1).pixels().columns_from(index % 2 * x.channels, x.channels),
+             detail::frames_of(several, index - first, 1).pixels());
+      return detail::frames_of(several, 0, count);
+    });
   }
 };
 
@@ -350,7 +362,8 @@ struct WanUpBlock {
       block.resnets.push_back(WanResidualBlock::make(number == 0 ? config.inputs(index) : outputs, outputs));
     const std::size_t upsampled = config.multipliers.size() - 1;
     if (index < upsampled)
-      block.upsamplers.push_back(WanUpsampler::make(outputs, config.temporal_downsample[upsampled - 1 - index]));
+      block.upsamplers.push_back(
+          WanUpsampler::make(config, outputs, config.temporal_downsample[upsampled - 1 - index]));
     return block;
   }
   bool doubles_frames() const { return upsamplers.size() > 0 && upsamplers[0].time_conv; }
@@ -416,7 +429,7 @@ struct WanDecoder {
   }
 
   /// Up blocks that a chunk passes through as a whole: all up to the last that doubles its frames. The others, whose
-  /// images are the largest, take one frame after another, which needs a quarter of the memory.
+  /// images are the largest, take fewer frames at a time, which needs a quarter of the memory.
   std::size_t chunk_blocks() const {
     std::size_t count = 0;
     for (std::size_t block = 0; block < up_blocks.size(); ++block)
@@ -425,28 +438,33 @@ struct WanDecoder {
   }
 
   /// The memory that a pass over the chunks of one video needs besides its temporaries: histories of all causal
-  /// convolutions, and two buffers that a chunk goes back and forth between, and two for a single frame. Lives in the
-  /// workspace until the enclosing frame ends.
+  /// convolutions, and two buffers that a chunk goes back and forth between, and two for the frames that the last
+  /// blocks take at a time. Lives in the workspace until the enclosing frame ends.
   template <class T>
   struct State {
     FrameHistories<T> histories;
     std::array<std::span<T>, 2> chunk_buffers, frame_buffers;
     std::size_t height = 0, width = 0;  // of the latents
+    std::size_t at_once = 0;            // latent frames of a chunk, and frames that the last blocks take, at most
     bool first_chunk = true;
   };
+  /// For latents [frames, height, width, latent_channels]
   template <class Context>
-  State<typename Context::element> start(Context& ctx, std::size_t height, std::size_t width) const {
+  State<typename Context::element> start(Context& ctx, std::size_t frames, std::size_t height,
+                                         std::size_t width) const {
     using T = typename Context::element;
     State<T> state{.histories = {}, .chunk_buffers = {}, .frame_buffers = {}, .height = height, .width = width};
+    const std::size_t scale = config.spatial_scale();
+    state.at_once = std::clamp<std::size_t>(frames - 1, 1, config.frames_at_once(height * scale * width * scale));
     state.histories.add(ctx, height, width, conv_in.inputs());
     for (const WanResidualBlock& resnet : middle.resnets) resnet.reserve(ctx, state.histories, height, width);
-    std::size_t largest_chunk = height * width * conv_in.outputs(), largest_frame = 0, frames = 1;
+    std::size_t largest_chunk = height * width * conv_in.outputs(), largest_frame = 0, growth = 1;
     const std::size_t together = chunk_blocks();
     for (std::size_t index = 0; index < up_blocks.size(); ++index) {
       const WanUpBlock& block = up_blocks[index];
       const auto holds = [&](std::size_t channels) {
         if (index < together)
-          largest_chunk = std::max(largest_chunk, frames * height * width * channels);
+          largest_chunk = std::max(largest_chunk, growth * height * width * channels);
         else
           largest_frame = std::max(largest_frame, height * width * channels);
       };
@@ -458,83 +476,97 @@ struct WanDecoder {
       for (const WanUpsampler& upsampler : block.upsamplers) upsampler.reserve(ctx, state.histories, height, width);
       if (block.upsamplers.size() > 0) {
         height *= 2, width *= 2;
-        if (block.doubles_frames()) frames *= 2;
+        if (block.doubles_frames()) growth *= 2;
         holds(block.upsamplers[0].conv.outputs());
       }
     }
     state.histories.add(ctx, height, width, conv_out.inputs());
-    for (auto& buffer : state.chunk_buffers) buffer = ctx.template array<T>(largest_chunk);
-    for (auto& buffer : state.frame_buffers) buffer = ctx.template array<T>(largest_frame);
+    for (auto& buffer : state.chunk_buffers) buffer = ctx.template array<T>(state.at_once * largest_chunk);
+    for (auto& buffer : state.frame_buffers) buffer = ctx.template array<T>(state.at_once * largest_frame);
     return state;
   }
 
-  /// Decodes the next latent frame [1, h, w, latent_channels] to `picture` [1 or temporal_scale, H, W, 3]; `stage` runs
-  /// on its values.
+  /// Decodes the next n latent frames [n, h, w, latent_channels], at most `state.at_once`, to `picture`
+  /// [n * temporal_scale, H, W, 3]; the first latent frame of a video comes alone and gives one frame. `stage` runs on
+  /// the values.
   template <class Context, class Stage>
-  void forward(Context& ctx, State<typename Context::element>& state, Image<const typename Context::element> latent,
+  void forward(Context& ctx, State<typename Context::element>& state, Image<const typename Context::element> latents,
                Image<typename Context::element> picture, Stage stage) const {
     using T = typename Context::element;
+    require(latents.batch <= (state.first_chunk ? 1 : state.at_once), "WanDecoder: too many latent frames at once");
     state.histories.rewind();
-    Image<T> from{state.chunk_buffers[0].data(), 1, state.height, state.width, conv_in.outputs()};
+    Image<T> from{state.chunk_buffers[0].data(), latents.batch, state.height, state.width, conv_in.outputs()};
     Image<T> other{state.chunk_buffers[1].data(), 0, 0, 0, 0};
     detail::with_history(
-        ctx, state.histories.next(), 1, [&](Image<T> chunk) { call(ctx, post_quant, latent, chunk); },
+        ctx, state.histories.next(), latents.batch, [&](Image<T> chunk) { call(ctx, post_quant, latents, chunk); },
         [&](Image<T> all) { call(ctx, conv_in, all, from); });
     call(ctx, middle, state.histories, from);
     const std::size_t together = chunk_blocks();
     for (std::size_t block = 0; block < together; ++block)
       call(ctx, up_blocks[block], state.histories, state.first_chunk, from, other);
     const std::size_t position = state.histories.position();
-    for (std::size_t index = 0; index < from.batch; ++index) {
+    for (std::size_t index = 0; index < from.batch; index += state.at_once) {
+      const std::size_t count = std::min(state.at_once, from.batch - index);
       state.histories.rewind(position);
-      Image<T> single{state.frame_buffers[0].data(), 1, from.height, from.width, from.channels};
+      Image<T> some{state.frame_buffers[0].data(), count, from.height, from.width, from.channels};
       Image<T> spare{state.frame_buffers[1].data(), 0, 0, 0, 0};
       if (together == up_blocks.size())
-        single = detail::frames_of(from, index, 1);
+        some = detail::frames_of(from, index, count);
       else
-        copy(ctx, detail::frames_of(from, index, 1).pixels(), single.pixels());
+        copy(ctx, detail::frames_of(from, index, count).pixels(), some.pixels());
       for (std::size_t block = together; block < up_blocks.size(); ++block)
-        call(ctx, up_blocks[block], state.histories, state.first_chunk, single, spare);
+        call(ctx, up_blocks[block], state.histories, state.first_chunk, some, spare);
       detail::with_history(
-          ctx, state.histories.next(), 1, [&](Image<T> chunk) { call(ctx, norm_out, single, Activation::silu, chunk); },
-          [&](Image<T> all) { call(ctx, conv_out, all, detail::frames_of(picture, index, 1), stage); });
+          ctx, state.histories.next(), count,
+          [&](Image<T> chunk) { call(ctx, norm_out, some, Activation::silu, chunk); },
+          [&](Image<T> all) { call(ctx, conv_out, all, detail::frames_of(picture, index, count), stage); });
     }
     state.first_chunk = false;
   }
 };
 static_assert(Module<WanResidualBlock> && Module<WanUpBlock> && Module<WanDecoder>);
 
-/// One video, latent frame by latent frame: calls `sink(first_frame, Image<const T> frames)` for each in order, with
-/// frames [n, h * scale, w * scale, 3] in host memory, valid during the call; `stage` has run on their values. Memory
-/// does not grow with the number of frames. latents [frames, h, w, latent_channels] in host memory, as `unnormalized`
-/// makes them.
-template <class Context, class Stage, class Sink>
+/// One video, chunk by chunk: the first latent frame, then as many at a time as make `pixels_at_once`. Calls
+/// `sink(first_frame, Image<const T> frames)` for each in order, on another thread while the next chunk is decoded,
+/// with frames [n, h * scale, w * scale, 3] in host memory, valid during the call; `stage` has run on their values. All
+/// calls have ended on return. Calls `progress(latent_frames)` after each chunk. Memory does not grow with the number
+/// of frames. latents [frames, h, w, latent_channels] in host memory, as `unnormalized` makes them. @throws what the
+/// two throw
+template <class Context, class Stage, class Sink, class Progress>
 void decode_whole(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Stage stage,
-                  Sink sink) {
+                  Sink sink, Progress progress) {
   using T = typename Context::element;
   const WanVaeConfig& config = decoder.config;
   const auto frame = ctx.workspace().frame();
-  auto state = decoder.start(ctx, latents.height, latents.width);
+  auto state = decoder.start(ctx, latents.batch, latents.height, latents.width);
   const std::size_t height = latents.height * config.spatial_scale(), width = latents.width * config.spatial_scale();
-  const auto latent = ctx.image(1, latents.height, latents.width, latents.channels);
-  const auto picture = ctx.image(config.temporal_scale(), height, width, config.picture_channels);
-  std::vector<T> frames(picture.size());
-  std::size_t done = 0;
-  for (std::size_t index = 0; index < latents.batch; ++index) {
-    const std::size_t count = index == 0 ? 1 : config.temporal_scale();
-    upload(ctx, detail::frames_of(latents, index, 1).elements(), latent.elements());
-    const Image<T> chunk = detail::frames_of(picture, 0, count);
-    call(ctx, decoder, state, latent, chunk, stage);
-    download(ctx, chunk.elements(), std::span(frames).first(chunk.size()));
-    sink(done, Image<const T>{frames.data(), count, height, width, config.picture_channels});
-    done += count;
+  const auto chunk = ctx.image(state.at_once, latents.height, latents.width, latents.channels);
+  const auto picture = ctx.image(state.at_once * config.temporal_scale(), height, width, config.picture_channels);
+  std::array<std::vector<T>, 2> buffers;  // one is filled while the sink reads the other
+  Background handing;                     // ends before what it reads
+  for (std::size_t index = 0; index < latents.batch;) {
+    const std::size_t taken = index == 0 ? 1 : std::min(state.at_once, latents.batch - index);
+    const Image<T> input = detail::frames_of(chunk, 0, taken);
+    upload(ctx, detail::frames_of(latents, index, taken).elements(), input.elements());
+    const std::size_t first = config.frames(index);
+    const Image<T> decoded = detail::frames_of(picture, 0, config.frames(index + taken) - first);
+    call(ctx, decoder, state, input, decoded, stage);
+    std::swap(buffers[0], buffers[1]);
+    buffers[0].resize(decoded.size());
+    download(ctx, decoded.elements(), std::span(buffers[0]));
+    const Image<const T> frames{buffers[0].data(), decoded.batch, height, width, config.picture_channels};
+    handing.run([&sink, first, frames] { sink(first, frames); });
+    index += taken;
+    progress(index);
   }
+  handing.finish();
 }
 
 /// The same in overlapping tiles, each of them through all frames, blended as the reference does. The device holds what
 /// one tile needs; the host holds the whole video and two rows of tiles.
-template <class Context, class Sink>
-void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Sink sink) {
+template <class Context, class Sink, class Progress>
+void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Sink sink,
+                  Progress progress) {
   using T = typename Context::element;
   const WanVaeConfig& config = decoder.config;
   const std::size_t scale = config.spatial_scale(), channels = config.picture_channels;
@@ -542,10 +574,15 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
   const auto latents_of = [&](std::size_t pixels) { return std::max<std::size_t>(pixels / scale, 1); };
   const std::size_t frames = config.frames(latents.batch);
   const Image<T> video{nullptr, frames, latents.height * scale, latents.width * scale, channels};
-  std::vector<T> result(video.size());
+  std::vector<T> result;
   std::vector<std::vector<T>> above, row;  // decoded tiles of the previous row and of this one
   std::vector<Image<T>> above_views, row_views;
   Background blending;  // of one tile while the next one is decoded; ends before what it reads
+  blending.run([&result, &video] { result.resize(video.size()); });
+  const std::size_t of = latents.batch * ceil_divide(latents.height, latents_of(tiles.stride_height)) *
+                         ceil_divide(latents.width, latents_of(tiles.stride_width));
+  std::size_t done = 0;
+  progress(done, of);
   for (std::size_t y = 0, i = 0; y < latents.height; y += latents_of(tiles.stride_height), ++i) {
     row.clear();
     row_views.clear();
@@ -559,12 +596,16 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
           const T* from = &latents(frame, y + line, x, 0);
           part.insert(part.end(), from, from + width * latents.channels);
         }
-      row.emplace_back(frames * height * width * scale * scale * channels);
-      const Image<T> decoded{row.back().data(), frames, height * scale, width * scale, channels};
-      decode_whole(ctx, decoder, Image<const T>{part.data(), latents.batch, height, width, latents.channels},
-                   Identity{}, [&](std::size_t first, Image<const T> chunk) {
-                     std::copy_n(chunk.data, chunk.size(), detail::frames_of(decoded, first, chunk.batch).data);
-                   });
+      std::vector<T>& tile = row.emplace_back();
+      decode_whole(
+          ctx, decoder, Image<const T>{part.data(), latents.batch, height, width, latents.channels}, Identity{},
+          [&](std::size_t first, Image<const T> chunk) {
+            if (first == 0) tile.reserve(frames * chunk.size());
+            tile.insert(tile.end(), chunk.elements().begin(), chunk.elements().end());
+          },
+          [&](std::size_t latent_frames) { progress(done + latent_frames, of); });
+      done += latents.batch;
+      const Image<T> decoded{tile.data(), frames, height * scale, width * scale, channels};
       row_views.push_back(decoded);
       const Image<T> upper = i > 0 ? above_views[j] : Image<T>{}, left = j > 0 ? row_views[j - 1] : Image<T>{};
       blending.run([&result, &video, &tiles, decoded, upper, left, frames, channels, top = y * scale,
@@ -595,16 +636,17 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
 }
 
 /// One video, whole or in tiles, cut to -1 to 1; see `decode_whole`. Where one tile holds all, it is decoded whole.
-template <class Context, class Sink>
+/// Calls `progress(done, of)` first with nothing done and then after each chunk, with the latent frames of all tiles.
+template <class Context, class Sink, class Progress>
 void decode(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Tiling tiling,
-            Sink sink) {
+            Sink sink, Progress progress) {
   const WanVaeConfig& config = decoder.config;
   const bool fits = latents.height * config.spatial_scale() <= config.tiles.height &&
                     latents.width * config.spatial_scale() <= config.tiles.width;
-  if (tiling == Tiling::on && !fits)
-    decode_tiled(ctx, decoder, latents, sink);
-  else
-    decode_whole(ctx, decoder, latents, ClampToPicture{}, sink);
+  if (tiling == Tiling::on && !fits) return decode_tiled(ctx, decoder, latents, sink, progress);
+  progress(0, latents.batch);
+  decode_whole(ctx, decoder, latents, ClampToPicture{}, sink,
+               [&](std::size_t latent_frames) { progress(latent_frames, latents.batch); });
 }
 
 }  // namespace ebb::examples

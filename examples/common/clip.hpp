@@ -60,22 +60,31 @@ struct ClipLayer {
 
   static consteval auto members() {
     using L = ClipLayer;
-    return std::tuple{field{"layer_norm1", &L::norm1},         field{"self_attn.q_proj", &L::query},
-                      field{"self_attn.k_proj", &L::key},      field{"self_attn.v_proj", &L::value},
-                      field{"self_attn.out_proj", &L::output}, field{"layer_norm2", &L::norm2},
-                      field{"mlp.fc1", &L::fc1},               field{"mlp.fc2", &L::fc2}};
+    return std::tuple{field{"layer_norm1", &L::norm1},
+                      field{"self_attn.q_proj", &L::query},
+                      field{"self_attn.k_proj", &L::key},
+                      field{"self_attn.v_proj", &L::value},
+                      field{"self_attn.out_proj", &L::output},
+                      field{"layer_norm2", &L::norm2},
+                      field{"mlp.fc1", &L::fc1},
+                      field{"mlp.fc2", &L::fc2}};
   }
   static ClipLayer make(const ClipConfig& config) {
     const auto square = nn::Linear::make(config.width, config.width);
     const auto norm = nn::LayerNorm::make(config.width, config.epsilon);
-    return {norm, square, square, square, square, norm, nn::Linear::make(config.width, config.hidden),
+    return {norm,
+            square,
+            square,
+            square,
+            square,
+            norm,
+            nn::Linear::make(config.width, config.hidden),
             nn::Linear::make(config.hidden, config.width)};
   }
 
   /// x [batch * tokens, width], updated in place
   template <class Context>
-  void forward(Context& ctx, const ClipConfig& config, std::size_t batch,
-               Matrix<typename Context::element> x) const {
+  void forward(Context& ctx, const ClipConfig& config, std::size_t batch, Matrix<typename Context::element> x) const {
     const auto frame = ctx.workspace().frame();
     const auto normed = ctx.matrix(x.rows, x.columns);
     call(ctx, norm1, x, normed);

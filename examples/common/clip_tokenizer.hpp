@@ -206,9 +206,9 @@ class ClipTokenizer {
     for (std::uint32_t byte = 0; byte < 256; ++byte) {
       const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
       const std::uint32_t code = printable ? byte : next++;
-      letters_[byte] = code < 0x80 ? std::string(1, static_cast<char>(code))
-                                   : std::string{static_cast<char>(0xc0 | code >> 6),
-                                                 static_cast<char>(0x80 | (code & 0x3f))};
+      letters_[byte] = code < 0x80
+                           ? std::string(1, static_cast<char>(code))
+                           : std::string{static_cast<char>(0xc0 | code >> 6), static_cast<char>(0x80 | (code & 0x3f))};
     }
     for (const auto& [token, id] : ids_) tokens_.emplace(id, token);
     const auto lookup = [&](const std::string& token) {
@@ -269,8 +269,8 @@ class ClipTokenizer {
         if (codes[at + i] != static_cast<unsigned char>(ascii[i])) return false;
       return true;
     };
-    constexpr std::array<std::string_view, 9> literals{"<|startoftext|>", "<|endoftext|>", "'s", "'t", "'re",
-                                                       "'ve",             "'m",            "'ll", "'d"};
+    constexpr std::array<std::string_view, 9> literals{
+        "<|startoftext|>", "<|endoftext|>", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
     for (std::size_t at = 0; at < codes.size();) {
       const auto literal =
           std::find_if(literals.begin(), literals.end(), [&](std::string_view each) { return starts_with(at, each); });
@@ -331,7 +331,8 @@ class ClipTokenizer {
                     i + 1 == word.size() ? none : i + 1};
     }
     using Candidate = std::tuple<std::size_t, std::size_t, std::int32_t, std::int32_t, std::int32_t>;
-    std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue;  // rank, position, left, right, result
+    std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>>
+        queue;  // rank, position, left, right, result
     const auto propose = [&](std::size_t at) {
       if (at == none || symbols[at].next == none) return;
       const Pair pair{symbols[at].id, symbols[symbols[at].next].id};

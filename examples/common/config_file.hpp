@@ -100,18 +100,16 @@ class ConfigFile {
     if (!has(field)) throw ConfigError(concat(path_.string(), ": the field \"", field, "\" is missing"));
     return json_.at(field);
   }
-  std::size_t checked_size(const char* field, const nlohmann::json& value, std::size_t least,
-                           std::size_t most) const {
-    if (!value.is_number_integer() || value.get<std::int64_t>() < 0 ||
-        value.get<std::uint64_t>() < least || value.get<std::uint64_t>() > most)
+  std::size_t checked_size(const char* field, const nlohmann::json& value, std::size_t least, std::size_t most) const {
+    if (!value.is_number_integer() || value.get<std::int64_t>() < 0 || value.get<std::uint64_t>() < least ||
+        value.get<std::uint64_t>() > most)
       fail(field, concat("a whole number from ", least, " to ", most).c_str(), value);
     return value.get<std::size_t>();
   }
   [[noreturn]] void fail(const char* field, const char* expected, const nlohmann::json& found) const {
     std::string text = found.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     if (text.size() > 80) text = text.substr(0, 77) + "...";
-    throw ConfigError(
-        concat(path_.string(), ": field \"", field, "\": expected ", expected, ", found ", text));
+    throw ConfigError(concat(path_.string(), ": field \"", field, "\": expected ", expected, ", found ", text));
   }
 
   std::filesystem::path path_;

@@ -87,9 +87,8 @@ class FlowMatchEuler {
   /// The exponent of the shift for a picture of `image_tokens` packed latent tokens: the line through
   /// (base_image_tokens, base_shift) and (max_image_tokens, max_shift), continued on both sides.
   double mu(std::size_t image_tokens) const {
-    const double slope =
-        (config_.max_shift - config_.base_shift) /
-        (static_cast<double>(config_.max_image_tokens) - static_cast<double>(config_.base_image_tokens));
+    const double slope = (config_.max_shift - config_.base_shift) / (static_cast<double>(config_.max_image_tokens) -
+                                                                     static_cast<double>(config_.base_image_tokens));
     const double offset = config_.base_shift - slope * static_cast<double>(config_.base_image_tokens);
     return static_cast<double>(image_tokens) * slope + offset;
   }
@@ -112,8 +111,9 @@ class FlowMatchEuler {
   void set_timesteps(std::size_t steps) {
     require_possible(steps);
     if (config_.shifting != FlowMatchEulerConfig::Shifting::fixed)
-      throw ConfigError("the scheduler configuration has use_dynamic_shifting, which needs a picture's size: set it to "
-                        "false for a video");
+      throw ConfigError(
+          "the scheduler configuration has use_dynamic_shifting, which needs a picture's size: set it to "
+          "false for a video");
     const auto training = static_cast<double>(config_.train_timesteps);
     const double first = training_sigma(config_.train_timesteps) * training, last = training_sigma(1) * training;
     std::vector<double> shifted(steps, first);
@@ -136,8 +136,7 @@ class FlowMatchEuler {
   /// @throws ShapeError when there is no such step
   template <Element T>
   float step_width(std::size_t index) const {
-    require(index < timesteps_.size(),
-            "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
+    require(index < timesteps_.size(), "FlowMatchEuler: a step beyond the schedule (call set_timesteps first)");
     return static_cast<float>(static_cast<T>(sigmas_[index + 1] - sigmas_[index]));
   }
 
@@ -155,8 +154,7 @@ class FlowMatchEuler {
     if (steps == 1) return sigmas;
     const double last = 1.0 / static_cast<double>(steps);
     const double spacing = (last - 1.0) / static_cast<double>(steps - 1);
-    for (std::size_t i = 0; i < steps; ++i)
-      sigmas[i] = static_cast<float>(static_cast<double>(i) * spacing + 1.0);
+    for (std::size_t i = 0; i < steps; ++i) sigmas[i] = static_cast<float>(static_cast<double>(i) * spacing + 1.0);
     sigmas.back() = static_cast<float>(last);
     return sigmas;
   }
@@ -171,8 +169,8 @@ class FlowMatchEuler {
     const double exponent = mu(image_tokens);
     const bool linear = config_.time_shift == FlowMatchEulerConfig::TimeShift::linear;
     if (linear && !(exponent > 0))
-      throw ConfigError(concat("time_shift_type \"linear\" needs a positive shift; ", image_tokens,
-                               " image tokens give ", exponent));
+      throw ConfigError(
+          concat("time_shift_type \"linear\" needs a positive shift; ", image_tokens, " image tokens give ", exponent));
     const auto factor = static_cast<float>(linear ? exponent : std::exp(exponent));
     for (float& sigma : sigmas) sigma = factor / (factor + (1.0f / sigma - 1.0f));
   }

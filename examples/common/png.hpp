@@ -63,14 +63,12 @@ struct PngHandles {
   enum class Mode { read, write };
 
   PngHandles(Mode mode, PngFailure& failure) : mode_(mode) {
-    png = mode == Mode::read
-              ? png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned)
-              : png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned);
+    png = mode == Mode::read ? png_create_read_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned)
+                             : png_create_write_struct(PNG_LIBPNG_VER_STRING, &failure, png_failed, png_warned);
     if (png != nullptr) info = png_create_info_struct(png);
     if (info == nullptr) {
       release();
-      throw MemoryError(
-          "libpng cannot be initialised: out of memory, or another version than the one built with");
+      throw MemoryError("libpng cannot be initialised: out of memory, or another version than the one built with");
     }
   }
   PngHandles(const PngHandles&) = delete;
@@ -105,9 +103,8 @@ inline bool png_encode(png_structp png, png_infop info, PngSink* sink, Image<con
                        std::span<png_text> text) {
   if (setjmp(png_jmpbuf(png))) return false;
   png_set_write_fn(png, sink, png_write_bytes, nullptr);
-  png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width), static_cast<png_uint_32>(picture.height),
-               8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-               PNG_FILTER_TYPE_DEFAULT);
+  png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width), static_cast<png_uint_32>(picture.height), 8,
+               PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
   png_set_sRGB(png, info, PNG_sRGB_INTENT_PERCEPTUAL);
   if (!text.empty()) png_set_text(png, info, text.data(), static_cast<int>(text.size()));
   png_write_info(png, info);
@@ -160,8 +157,7 @@ inline bool png_decode_header(png_structp png, png_infop info, PngSource* source
 inline bool png_decode_rows(png_structp png, png_infop info, const PngHeader* header, std::uint8_t* pixels) {
   if (setjmp(png_jmpbuf(png))) return false;
   for (int pass = 0; pass < header->passes; ++pass)
-    for (png_uint_32 y = 0; y < header->height; ++y)
-      png_read_row(png, pixels + y * header->row_bytes, nullptr);
+    for (png_uint_32 y = 0; y < header->height; ++y) png_read_row(png, pixels + y * header->row_bytes, nullptr);
   png_read_end(png, info);
   return true;
 }
@@ -175,8 +171,7 @@ inline void check_png_key(const std::string& key) {
   const bool printable = std::all_of(key.begin(), key.end(), [](char c) { return c >= ' ' && c <= '~'; });
   if (key.empty() || key.size() > 79 || !printable || key.front() == ' ' || key.back() == ' ' ||
       key.find("  ") != std::string::npos)
-    throw ConfigError(concat("PNG text key \"", key,
-                             "\": expected 1 to 79 printable ASCII characters, no space at ",
+    throw ConfigError(concat("PNG text key \"", key, "\": expected 1 to 79 printable ASCII characters, no space at ",
                              "either end and no two together"));
 }
 
@@ -201,8 +196,7 @@ inline std::vector<std::uint8_t> png_file_bytes(const std::filesystem::path& pat
   std::error_code failure;
   const auto size = std::filesystem::file_size(path, failure);
   if (failure) throw FileError(concat(path.string(), ": cannot be read: ", failure.message()));
-  if (size > maximum)
-    throw FileError(concat(path.string(), ": larger than 256 MiB, no picture of this program"));
+  if (size > maximum) throw FileError(concat(path.string(), ": larger than 256 MiB, no picture of this program"));
   std::vector<std::uint8_t> bytes(static_cast<std::size_t>(size));
   std::ifstream stream(path, std::ios::binary);
   if (!stream.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size())))
@@ -230,9 +224,9 @@ inline void write_png(const std::filesystem::path& path, Image<const std::uint8_
   {
     const detail::PngHandles handles(detail::PngHandles::Mode::write, failure);
     if (!detail::png_encode(handles.png, handles.info, &sink, picture, entries))
-      throw FileError(concat(path.string(), ": cannot be written: ",
-                             failure.error != 0 ? std::generic_category().message(failure.error)
-                                                : std::string(failure.message.data())));
+      throw FileError(concat(
+          path.string(), ": cannot be written: ",
+          failure.error != 0 ? std::generic_category().message(failure.error) : std::string(failure.message.data())));
   }
   file.commit();
 }
@@ -243,9 +237,7 @@ inline PngPicture read_png(const std::filesystem::path& path) {
   const std::vector<std::uint8_t> bytes = detail::png_file_bytes(path);
   detail::PngSource source{bytes};
   detail::PngFailure failure;
-  const auto fail = [&](const std::string& why) {
-    throw FileError(concat(path.string(), ": no valid PNG: ", why));
-  };
+  const auto fail = [&](const std::string& why) { throw FileError(concat(path.string(), ": no valid PNG: ", why)); };
   const detail::PngHandles handles(detail::PngHandles::Mode::read, failure);
   detail::PngHeader header;
   if (!detail::png_decode_header(handles.png, handles.info, &source, &header)) fail(failure.message.data());
@@ -254,8 +246,7 @@ inline PngPicture read_png(const std::filesystem::path& path) {
     fail(concat(header.width, " x ", header.height, " pixels are more than 64 Mi"));
   PngPicture picture{.width = header.width, .height = header.height, .pixels = {}, .text = {}};
   picture.pixels.resize(header.row_bytes * header.height);
-  if (!detail::png_decode_rows(handles.png, handles.info, &header, picture.pixels.data()))
-    fail(failure.message.data());
+  if (!detail::png_decode_rows(handles.png, handles.info, &header, picture.pixels.data())) fail(failure.message.data());
   png_textp entries = nullptr;
   int count = 0;
   png_get_text(handles.png, handles.info, &entries, &count);

@@ -88,8 +88,7 @@ class Progress {
     active_ = true;
     started_ = shown_ = clock_();
     if (style_ == ProgressStyle::bar) draw(started_);
-    if (style_ == ProgressStyle::lines)
-      line(phase_ + (steps_ > 0 ? ": " + std::to_string(steps_) + " steps" : " ..."));
+    if (style_ == ProgressStyle::lines) line(phase_ + (steps_ > 0 ? ": " + std::to_string(steps_) + " steps" : " ..."));
   }
 
   /// Tells that `count` more steps of the phase are done.
@@ -152,8 +151,7 @@ class Progress {
     std::string text = ", " + per_step(now);
     if (steps_ > done_)
       text += ", " +
-              format_duration((now - started_) / static_cast<double>(done_) *
-                              static_cast<double>(steps_ - done_)) +
+              format_duration((now - started_) / static_cast<double>(done_) * static_cast<double>(steps_ - done_)) +
               " left";
     return text;
   }

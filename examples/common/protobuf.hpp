@@ -59,11 +59,20 @@ class ProtoReader {
     field.number = tag >> 3;
     field.wire = static_cast<ProtoField::Wire>(tag & 7);
     switch (tag & 7) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed(8); break;
-      case 2: field.bytes = take(varint()); break;
-      case 5: field.value = fixed(4); break;
-      default: damaged_ = true;
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.value = fixed(8);
+        break;
+      case 2:
+        field.bytes = take(varint());
+        break;
+      case 5:
+        field.value = fixed(4);
+        break;
+      default:
+        damaged_ = true;
     }
     if (damaged_) return {};
     return field;

@@ -21,10 +21,13 @@ namespace ebb::examples {
 
 /// Reports progress to the terminal and stops the run when the user asks for it.
 inline PhaseWatcher watcher(Progress& progress) {
-  return [&progress](const char* phase, std::size_t done, std::size_t of) {
+  return [&progress, before = std::size_t{0}](const char* phase, std::size_t done, std::size_t of) mutable {
     throw_if_interrupted();
-    if (done == 0) return progress.begin(phase, of == 1 ? 0 : of);
-    progress.advance();
+    if (done == 0)
+      progress.begin(phase, of == 1 ? 0 : of);
+    else
+      progress.advance(done - before);
+    before = done;
     if (done == of) progress.finish();
   };
 }

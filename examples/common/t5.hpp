@@ -33,8 +33,8 @@ struct T5Config {
     file.expect("feed_forward_proj", "gated-gelu");
     const auto type = file.string("model_type", "t5");
     if (type != "t5" && type != "umt5")
-      throw ConfigError(concat(file.path().string(),
-                               ": field \"model_type\": expected \"t5\" or \"umt5\", found \"", type, '"'));
+      throw ConfigError(
+          concat(file.path().string(), ": field \"model_type\": expected \"t5\" or \"umt5\", found \"", type, '"'));
     return {.vocabulary = file.size("vocab_size", 1, 1u << 24),
             .width = file.size("d_model", 1, 1u << 16),
             .layers = file.size("num_layers", 1, 1024),
@@ -58,8 +58,7 @@ inline std::size_t relative_position_bucket(std::ptrdiff_t relative, std::size_t
   const std::size_t exact = half / 2;
   if (distance < exact) return base + distance;
   const float ratio = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
-                      static_cast<float>(std::log(static_cast<double>(maximum_distance) /
-                                                  static_cast<double>(exact)));
+                      static_cast<float>(std::log(static_cast<double>(maximum_distance) / static_cast<double>(exact)));
   const auto logarithmic = exact + static_cast<std::size_t>(ratio * static_cast<float>(half - exact));
   return base + std::min(logarithmic, half - 1);
 }
@@ -75,9 +74,9 @@ struct RelativeAttentionBias {
   void forward(Context& ctx, const T5Config& config, std::size_t tokens, Matrix<float> bias) const {
     std::vector<std::int32_t> buckets;  // by key minus query, from 1 - tokens on
     for (std::size_t at = 1; at < 2 * tokens; ++at)
-      buckets.push_back(static_cast<std::int32_t>(relative_position_bucket(
-          static_cast<std::ptrdiff_t>(at) - static_cast<std::ptrdiff_t>(tokens), config.buckets,
-          config.maximum_distance)));
+      buckets.push_back(static_cast<std::int32_t>(
+          relative_position_bucket(static_cast<std::ptrdiff_t>(at) - static_cast<std::ptrdiff_t>(tokens),
+                                   config.buckets, config.maximum_distance)));
     relative_bias(ctx, weight, buckets, bias);
   }
 };
@@ -108,7 +107,13 @@ struct T5Block {
     const auto norm = nn::RMSNorm::make(config.width, config.epsilon);
     const std::size_t inner = config.heads * config.head_dim;
     const auto in = nn::Projection::make(config.width, inner);
-    T5Block block{{}, norm, in, in, in, nn::Projection::make(inner, config.width), norm,
+    T5Block block{{},
+                  norm,
+                  in,
+                  in,
+                  in,
+                  nn::Projection::make(inner, config.width),
+                  norm,
                   nn::Projection::make(config.width, config.hidden),
                   nn::Projection::make(config.width, config.hidden),
                   nn::Projection::make(config.hidden, config.width)};
@@ -188,8 +193,8 @@ struct T5EncoderModel {
     const auto frame = ctx.workspace().frame();
     const std::size_t tokens = ids.size() / batch;
     const auto x = ctx.matrix(ids.size(), config.width);
-    const Matrix<float> bias(ctx.template array<float>(config.heads * tokens * tokens).data(),
-                             config.heads * tokens, tokens);
+    const Matrix<float> bias(ctx.template array<float>(config.heads * tokens * tokens).data(), config.heads * tokens,
+                             tokens);
     call(ctx, shared, ids, x);
     for (const T5Block& block : blocks) call(ctx, block, config, batch, bias, x);
     call(ctx, final_norm, x, states);

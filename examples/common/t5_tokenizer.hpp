@@ -122,8 +122,8 @@ class T5Tokenizer {
       const std::string text{'<', '0', 'x', digits[byte / 16], digits[byte % 16], '>'};
       bytes_.push_back(model.find(text));
       if (bytes_.back() < 0)
-        throw FileError(concat(path.string(), ": field \"model.byte_fallback\" is true, but there is no piece '", text,
-                               "'"));
+        throw FileError(
+            concat(path.string(), ": field \"model.byte_fallback\" is true, but there is no piece '", text, "'"));
     }
   }
 

@@ -70,8 +70,9 @@ struct UnigramModel {
     }
     whole(file, "the file");
     if (!parts.trainer || !parts.normalizer)
-      throw FileError(concat(path.string(), ": expected trainer_spec and normalizer_spec behind the pieces; the file "
-                                            "is cut short or no SentencePiece model"));
+      throw FileError(concat(path.string(),
+                             ": expected trainer_spec and normalizer_spec behind the pieces; the file "
+                             "is cut short or no SentencePiece model"));
     if (parts.kind != 1)
       throw FileError(concat(path.string(), ": trainer_spec: expected model_type 1 (unigram), found ", parts.kind));
     if (parts.unknowns != 1)
@@ -102,8 +103,9 @@ struct UnigramModel {
       if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number())
         fail(concat("field \"model.vocab\": token ", model.pieces.size(), ": expected a pair of text and score"));
       const double score = entry[1].get<double>();
-      if (!(std::abs(score) <= most_score)) fail(concat("field \"model.vocab\": token ", model.pieces.size(),
-                                                        ": expected a score within ", most_score, ", found ", score));
+      if (!(std::abs(score) <= most_score))
+        fail(concat("field \"model.vocab\": token ", model.pieces.size(), ": expected a score within ", most_score,
+                    ", found ", score));
       model.pieces.push_back({entry[0].get<std::string>(), static_cast<float>(score)});
     }
     model.charsmap = charsmap_of(file);
@@ -171,8 +173,9 @@ struct UnigramModel {
     std::unordered_set<std::string_view> seen;
     for (std::size_t id = 0; id < pieces.size(); ++id) {
       const auto fail = [&](const char* what) {
-        throw FileError(concat(path.string(), ": piece ", id, " '", pieces[id].text.substr(0, std::min<std::size_t>(40, pieces[id].text.find('\0'))), "': ",
-                               what));
+        throw FileError(concat(path.string(), ": piece ", id, " '",
+                               pieces[id].text.substr(0, std::min<std::size_t>(40, pieces[id].text.find('\0'))),
+                               "': ", what));
       };
       const Piece& piece = pieces[id];
       if (piece.text.empty() || piece.text.find('\0') != std::string::npos) fail("expected text without zero bytes");
@@ -186,15 +189,15 @@ struct UnigramModel {
     if (!file.has("normalizer")) return {};
     const auto& normalizer = file.json().at("normalizer");
     if (!normalizer.is_object())
-      throw FileError(concat(file.path().string(), ": field \"normalizer\": expected an object, found ",
-                             normalizer.type_name()));
+      throw FileError(
+          concat(file.path().string(), ": field \"normalizer\": expected an object, found ", normalizer.type_name()));
     const auto of = [&](const nlohmann::json& each) -> std::string {
       if (!each.is_object() || !each.contains("precompiled_charsmap") || each.at("precompiled_charsmap").is_null())
         return {};
       const auto& map = each.at("precompiled_charsmap");
       if (!map.is_string())
-        throw FileError(concat(file.path().string(), ": field \"precompiled_charsmap\": expected base64, found ",
-                               map.type_name()));
+        throw FileError(
+            concat(file.path().string(), ": field \"precompiled_charsmap\": expected base64, found ", map.type_name()));
       return decode_base64(map.get_ref<const std::string&>(), file.path());
     };
     if (auto map = of(normalizer); !map.empty()) return map;

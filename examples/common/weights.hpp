@@ -84,8 +84,8 @@ class Weights {
                           .layout_hash = hash64(std::as_bytes(std::span(layout))),
                           .source_hash = source_hash(checkpoint, options),
                           .bytes = loader.bytes()};
-    files_.push_back(HomeFile::open_or_create(options.disk_directory, key,
-                                              [&](std::span<std::byte> arena) { loader.fill(arena); }));
+    files_.push_back(
+        HomeFile::open_or_create(options.disk_directory, key, [&](std::span<std::byte> arena) { loader.fill(arena); }));
     if (!files_.back().reason().empty()) warnings_.push_back(files_.back().reason());
     return files_.back().bytes().data();
   }

@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "common/background.hpp"
 #include "common/items.hpp"
 #include "common/phase.hpp"
 #include "common/prompt_cleaning.hpp"
@@ -296,29 +295,22 @@ Result generate(Context& ctx, const Model& model, Request request, const example
 
   ctx.workspace().release();  // it has the size of the loop's activations
   const examples::PhaseMeter decode_meter(ctx.workspace());
-  watcher("decode", 0, shape.batch * shape.frames);
-  std::size_t chunks = 0;
-  std::vector<T> decoded;
   std::vector<std::uint8_t> bytes;
-  examples::Background frames_out;  // while the next ones are computed; ends before what it reads
   for (std::size_t item = 0; item < shape.batch; ++item) {
     const std::size_t size = latents.size() / shape.batch;
     const auto values = examples::unnormalized<T>(model.vae.config, std::span(latents).subspan(item * size, size),
                                                   shape.frames, shape.height, shape.width);
     const Image<const T> video{values.data(), shape.frames, shape.height, shape.width, shape.channels};
-    examples::decode(ctx, model.vae, video, request.tiling, [&](std::size_t, Image<const T> frames) {
-      frames_out.finish();
-      decoded.assign(frames.elements().begin(), frames.elements().end());
-      bytes.resize(decoded.size());
-      frames_out.run([&, item, frames] {
-        detail::to_bytes<T>(decoded, bytes);
-        result.frames_hash = hash64(std::as_bytes(std::span(bytes)), result.frames_hash);
-        request.sink(item, {bytes.data(), frames.batch, frames.height, frames.width, frames.channels});
-      });
-      watcher("decode", ++chunks, shape.batch * shape.frames);
+    const auto take = [&](std::size_t, Image<const T> frames) {
+      bytes.resize(frames.size());
+      detail::to_bytes<T>(frames.elements(), bytes);
+      result.frames_hash = hash64(std::as_bytes(std::span(bytes)), result.frames_hash);
+      request.sink(item, {bytes.data(), frames.batch, frames.height, frames.width, frames.channels});
+    };
+    examples::decode(ctx, model.vae, video, request.tiling, take, [&](std::size_t done, std::size_t of) {
+      if (done > 0 || item == 0) watcher("decode", item * of + done, shape.batch * of);
     });
   }
-  frames_out.finish();
   result.decode = decode_meter.cost();
   return result;
 }

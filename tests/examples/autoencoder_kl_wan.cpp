@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/golden.hpp"
@@ -31,6 +32,7 @@ std::vector<float> channels_last(std::span<const float> values, const Shape& sha
 struct Decoded {
   std::vector<float> frames;
   std::vector<std::size_t> firsts;
+  std::vector<std::pair<std::size_t, std::size_t>> progress;
   std::size_t peak_bytes = 0;
 };
 
@@ -40,18 +42,22 @@ Decoded decoded(const testing::Loaded<WanDecoder>& vae, const std::vector<float>
   testing::Host<T> host;
   std::vector<T> rounded(latents.begin(), latents.end());
   Decoded result;
-  examples::decode(host.ctx, *vae, Image<const T>{rounded.data(), shape[2], shape[3], shape[4], shape[1]}, tiling,
-                   [&](std::size_t first, Image<const T> frames) {
-                     result.firsts.push_back(first);
-                     result.frames.insert(result.frames.end(), frames.elements().begin(), frames.elements().end());
-                   });
+  examples::decode(
+      host.ctx, *vae, Image<const T>{rounded.data(), shape[2], shape[3], shape[4], shape[1]}, tiling,
+      [&](std::size_t first, Image<const T> frames) {
+        result.firsts.push_back(first);
+        result.frames.insert(result.frames.end(), frames.elements().begin(), frames.elements().end());
+      },
+      [&](std::size_t done, std::size_t of) { result.progress.emplace_back(done, of); });
   result.peak_bytes = host.workspace.peak_bytes();
   return result;
 }
 
-testing::Loaded<WanDecoder> loaded(const testing::Golden& golden, DType compute = DType::f32) {
+testing::Loaded<WanDecoder> loaded(const testing::Golden& golden, DType compute = DType::f32,
+                                   std::size_t pixels_at_once = 1) {
   const auto directory = golden.directory() / "vae";
   auto config = WanVaeConfig::read(ConfigFile::open(directory / "config.json"));
+  config.pixels_at_once = pixels_at_once;
   if (const auto& tiling = golden.facts().at("tiling"); !tiling.is_null()) {
     config.tiles = {.height = tiling.at("tile_sample_min_height"),
                     .width = tiling.at("tile_sample_min_width"),
@@ -87,33 +93,62 @@ TEST_CASE("a video decoded latent frame by latent frame equals diffusers") {
   }
 }
 
-TEST_CASE("a video decoded in tiles equals diffusers") {
-  for (const char* name : {"two_blocks", "one_block"}) {
+TEST_CASE("several latent frames at once give what one by one gives") {
+  for (const char* name : pipelines) {
     CAPTURE(name);
     const testing::Golden golden(name, "wan");
-    const auto vae = loaded(golden);
-    const Shape shape = golden.shape("decode.latents");
-    const auto input = channels_last(golden.floats("decode.latents"), shape);
-    const auto expected = channels_last(golden.floats("decode.tiled"), golden.shape("decode.tiled"));
-    CHECK(testing::relative_error(decoded<float>(vae, input, shape, Tiling::on).frames, expected) < 1e-5);
+    const Shape shape = golden.shape("decode.latents"), out = golden.shape("decode.plain");
+    if (shape[2] < 3) continue;
+    const auto latents = golden.floats("decode.latents"), plain = golden.floats("decode.plain");
+    const auto input = channels_last(std::span(latents).first(latents.size() / shape[0]), shape);
+    const auto expected = channels_last(std::span(plain).first(plain.size() / shape[0]), out);
+    for (const std::size_t at_once : {2, 3, 100}) {
+      CAPTURE(at_once);
+      const auto vae = loaded(golden, DType::f32, at_once * out[3] * out[4]);
+      const auto found = decoded<float>(vae, input, shape, Tiling::off);
+      CHECK(testing::relative_error(found.frames, expected) < 1e-5);
+      CHECK(found.firsts.size() == 1 + ceil_divide(shape[2] - 1, at_once));
+      CHECK(found.progress.size() == 1 + found.firsts.size());
+      CHECK(found.progress.front() == std::pair{std::size_t{0}, shape[2]});
+      CHECK(found.progress.back() == std::pair{shape[2], shape[2]});
+    }
   }
+}
+
+TEST_CASE("a video decoded in tiles equals diffusers") {
+  for (const char* name : {"two_blocks", "one_block"})
+    for (const std::size_t pixels_at_once : {1, 1 << 18}) {
+      CAPTURE(name);
+      const testing::Golden golden(name, "wan");
+      const auto vae = loaded(golden, DType::f32, pixels_at_once);
+      const Shape shape = golden.shape("decode.latents");
+      const auto input = channels_last(golden.floats("decode.latents"), shape);
+      const auto expected = channels_last(golden.floats("decode.tiled"), golden.shape("decode.tiled"));
+      const auto found = decoded<float>(vae, input, shape, Tiling::on);
+      CHECK(testing::relative_error(found.frames, expected) < 1e-5);
+      CHECK(found.progress.front().first == 0);
+      CHECK(found.progress.back().first == found.progress.back().second);  // all tiles
+    }
 }
 
 TEST_CASE("the decoder's memory does not grow with the number of frames") {
   const testing::Golden golden("two_blocks", "wan");
-  const auto vae = loaded(golden);
-  const auto peak = [&](std::size_t frames) {
-    const Shape shape{1, vae->config.latent_channels, frames, 4, 6};
-    return decoded<float>(vae, std::vector<float>(shape.elements(), 0.5f), shape, Tiling::off).peak_bytes;
-  };
-  CHECK(peak(2) == peak(5));
+  for (const std::size_t at_once : {1, 2}) {
+    const std::size_t scale = loaded(golden)->config.spatial_scale();
+    const auto vae = loaded(golden, DType::f32, at_once * 4 * 6 * scale * scale);
+    const auto peak = [&](std::size_t frames) {
+      const Shape shape{1, vae->config.latent_channels, frames, 4, 6};
+      return decoded<float>(vae, std::vector<float>(shape.elements(), 0.5f), shape, Tiling::off).peak_bytes;
+    };
+    CHECK(peak(3) == peak(6));
+  }
 }
 
 TEST_CASE("a VAE of another model says which field") {
   const auto read = [](const nlohmann::json& change) {
     const auto path = std::filesystem::temp_directory_path() / "ebb-wan-vae-config.json";
-    nlohmann::json config = nlohmann::json::parse(
-        std::ifstream(std::filesystem::path(EBB_GOLDEN_DIR) / "wan/two_blocks/vae/config.json"));
+    nlohmann::json config =
+        nlohmann::json::parse(std::ifstream(std::filesystem::path(EBB_GOLDEN_DIR) / "wan/two_blocks/vae/config.json"));
     config.merge_patch(change);
     std::ofstream(path) << config;
     const auto file = ConfigFile::open(path);

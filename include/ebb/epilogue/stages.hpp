@@ -45,7 +45,13 @@ static_assert(Epilogue<QuickGelu>);
 
 /// x sigmoid(x)
 struct Silu {
-  EBB_HOST_DEVICE float operator()(float x, std::size_t, std::size_t) const { return x / (1.0f + expf(-x)); }
+  EBB_HOST_DEVICE float operator()(float x, std::size_t, std::size_t) const {
+#ifdef __CUDA_ARCH__
+    return __fdividef(x, 1.0f + __expf(-x));  // exact division branches for each value, which norms wait for
+#else
+    return x / (1.0f + expf(-x));
+#endif
+  }
 };
 static_assert(Epilogue<Silu>);
 
