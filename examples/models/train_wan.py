@@ -219,9 +219,7 @@ def decoded(vae, latents):
 
 
 class VaeStep(torch.nn.Module):
-    """The loss of one batch: squares of what is wrong in each pixel, since absolute values let small moving shapes fade
-    as long as large grounds get better; a trace of KL divergence keeps the latents small.
-    -> (loss, mean squared error)"""
+    """The loss of one batch, and its mean squared error."""
 
     def __init__(self, vae):
         super().__init__()
@@ -229,21 +227,15 @@ class VaeStep(torch.nn.Module):
 
     def forward(self, videos):
         posterior = encoded(self.vae, videos)
-        error = (decoded(self.vae, posterior.sample()).float() - videos).square().mean()
-        return 10 * error + 2e-4 * training.divergence(posterior), error.detach()
+        return training.vae_loss(decoded(self.vae, posterior.sample()).float() - videos, posterior)
 
 
 @torch.no_grad()
 def initialize(vae):
-    """Convolutions that keep the size of what they are given, for nothing else does between the norms, no biases that
-    would drown it, and latents with little noise. Residual branches begin as zero and convolutions over time as each
-    frame's own value, so that a chain of resamplings is learned first, and motion behind it."""
+    """Residual branches begin as zero and convolutions over time as each frame's own value, so that motion is learned
+    behind a chain of resamplings; latents with little noise."""
+    training.initialize_vae(vae, (".conv2", ".proj"))
     for name, module in vae.named_modules():
-        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
-            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            torch.nn.init.zeros_(module.bias)
-        if name.endswith((".conv2", ".proj")):
-            torch.nn.init.zeros_(module.weight)
         if name.endswith(".time_conv"):
             outputs, inputs = module.weight.shape[:2]
             torch.nn.init.zeros_(module.weight)

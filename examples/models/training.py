@@ -121,8 +121,8 @@ def averaged_tensors(models, average):
 class Gradients:
     """Gradients of a loss for one batch after another, left in the `grad` of `parameters`.
 
-    `step(*inputs)` gives tensors, the loss first. On a GPU, what is to be `recorded` is a CUDA graph for each number of
-    inputs: to issue a thousand small kernels takes longer than to run them.
+    `step(*inputs)` gives tensors, the loss first. On a GPU it is a CUDA graph for each set of inputs' shapes: to issue a
+    thousand small kernels takes longer than to run them.
     """
 
     def __init__(self, step, parameters, options):
@@ -138,17 +138,17 @@ class Gradients:
         results[0].backward()
         return tuple(result.detach() for result in results)
 
-    def __call__(self, *inputs, recorded=True):
-        """-> what the step gives, valid until the next call"""
-        if self.options.device == "cpu" or not recorded:
-            # What is not recorded is too rare to compile for.
-            with torch.compiler.set_stance("default" if recorded else "force_eager"):
+    def __call__(self, *inputs, compiled=True):
+        """-> what the step gives, valid until the next call. Shapes that are rare are not worth compiling for."""
+        with torch.compiler.set_stance("default" if compiled else "force_eager"):
+            if self.options.device == "cpu":
                 return self._run(inputs)
-        if len(inputs) not in self.graphs:
-            start = time.monotonic()
-            self.graphs[len(inputs)] = self._record(inputs)
-            print(f"recorded a step in {time.monotonic() - start:.0f} s", flush=True)
-        graph, places, results = self.graphs[len(inputs)]
+            shapes = tuple(value.shape for value in inputs)
+            if shapes not in self.graphs:
+                start = time.monotonic()
+                self.graphs[shapes] = self._record(inputs)
+                print(f"recorded a step in {time.monotonic() - start:.0f} s", flush=True)
+        graph, places, results = self.graphs[shapes]
         for place, value in zip(places, inputs):
             place.copy_(value)
         graph.replay()
@@ -339,20 +339,26 @@ class UnigramWords:
 # ---- losses and costs
 
 
-def pixel_loss(error):
-    """L1 of pixels [B, 3, H, W] and of their differences at three scales, which keeps edges."""
-    loss = error.abs().mean()
-    for _ in range(3):
-        across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
-        loss = loss + across.abs().mean() + down.abs().mean()
-        error = F.avg_pool2d(error, 2)
-        loss = loss + error.abs().mean()
-    return loss
+def vae_loss(error, posterior):
+    """Squares of what is wrong in each pixel, since absolute values give up what is small and fine, and a trace of KL
+    divergence from the standard Gaussian, which keeps the latents small. -> (loss, mean squared error)"""
+    squares = error.square().mean()
+    divergence = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+    return 10 * squares + 2e-4 * divergence, squares.detach()
 
 
-def divergence(posterior):
-    """Mean KL divergence of a diagonal Gaussian from the standard one, a latent value."""
-    return 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+@torch.no_grad()
+def initialize_vae(vae, branch_ends):
+    """Convolutions that keep the size of what they are given, for nothing else does between the norms, and no biases
+    that would drown it. Residual branches, which end in modules of those names, begin as zero, so that a chain of
+    resamplings is learned first."""
+    for name, module in vae.named_modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            torch.nn.init.zeros_(module.bias)
+        if name.endswith(branch_ends):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
 
 
 def print_sizes(models, dense=("vae",), kept=()):
