@@ -3,7 +3,7 @@
 #
 #   tests/run.sh                      everything, optimized
 #   tests/run.sh --sanitize           tests with AddressSanitizer and UndefinedBehaviorSanitizer
-#   tests/run.sh --sanitize=thread    tests of offloading with ThreadSanitizer
+#   tests/run.sh --sanitize=thread    tests of what starts threads with ThreadSanitizer
 #   tests/run.sh --preset NAME        a preset of CMakePresets.json
 #
 # Further arguments go to ctest: tests/run.sh -R format/nf4

@@ -13,7 +13,7 @@
 #include "common/background.hpp"
 #include "common/config_file.hpp"
 #include "common/tiling.hpp"
-#include "ebb/format/blockwise.hpp"
+#include "ebb/core/shape.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/nn/conv.hpp"
 #include "ebb/ops/attention.hpp"
@@ -296,13 +296,12 @@ struct WanMiddleBlock {
 struct WanUpsampler {
   nn::Conv2d conv;
   Maybe<nn::Conv3d> time_conv;
-  WanVaeConfig config;
 
   static consteval auto members() {
     return std::tuple{field{"resample.1", &WanUpsampler::conv}, field{"time_conv", &WanUpsampler::time_conv}};
   }
-  static WanUpsampler make(const WanVaeConfig& config, std::size_t channels, bool temporal) {
-    WanUpsampler upsampler{nn::Conv2d::make(channels, channels / 2, 3), {}, config};
+  static WanUpsampler make(std::size_t channels, bool temporal) {
+    WanUpsampler upsampler{nn::Conv2d::make(channels, channels / 2, 3), {}};
     if (temporal) upsampler.time_conv.emplace(nn::Conv3d::make(channels, 2 * channels, 3, 1));
     return upsampler;
   }
@@ -313,8 +312,8 @@ struct WanUpsampler {
 
   /// x [n, h, w, channels] -> y [frames, 2h, 2w, channels / 2], where frames is n or 2n
   template <class Context>
-  void forward(Context& ctx, FrameHistories<typename Context::element>& histories, Image<typename Context::element> x,
-               Image<typename Context::element> y) const {
+  void forward(Context& ctx, const WanVaeConfig& config, FrameHistories<typename Context::element>& histories,
+               Image<typename Context::element> x, Image<typename Context::element> y) const {
     using T = typename Context::element;
     const auto frame = ctx.workspace().frame();
     // Some frames at a time: before the convolution they are the largest images of all.
@@ -362,16 +361,16 @@ struct WanUpBlock {
       block.resnets.push_back(WanResidualBlock::make(number == 0 ? config.inputs(index) : outputs, outputs));
     const std::size_t upsampled = config.multipliers.size() - 1;
     if (index < upsampled)
-      block.upsamplers.push_back(
-          WanUpsampler::make(config, outputs, config.temporal_downsample[upsampled - 1 - index]));
+      block.upsamplers.push_back(WanUpsampler::make(outputs, config.temporal_downsample[upsampled - 1 - index]));
     return block;
   }
   bool doubles_frames() const { return upsamplers.size() > 0 && upsamplers[0].time_conv; }
 
   /// Reads a chunk in `from` and leaves the result there; `other` is as large as any image on the way.
   template <class Context>
-  void forward(Context& ctx, FrameHistories<typename Context::element>& histories, bool first_chunk,
-               Image<typename Context::element>& from, Image<typename Context::element>& other) const {
+  void forward(Context& ctx, const WanVaeConfig& config, FrameHistories<typename Context::element>& histories,
+               bool first_chunk, Image<typename Context::element>& from,
+               Image<typename Context::element>& other) const {
     for (const WanResidualBlock& resnet : resnets) {
       if (!resnet.shortcut) {
         call(ctx, resnet, histories, from, from);
@@ -384,7 +383,7 @@ struct WanUpBlock {
     if (upsamplers.size() == 0) return;
     const std::size_t frames = doubles_frames() && !first_chunk ? 2 * from.batch : from.batch;
     other = {other.data, frames, 2 * from.height, 2 * from.width, from.channels / 2};
-    call(ctx, upsamplers[0], histories, from, other);
+    call(ctx, upsamplers[0], config, histories, from, other);
     std::swap(from, other);
   }
 };
@@ -428,8 +427,9 @@ struct WanDecoder {
     return decoder;
   }
 
-  /// Up blocks that a chunk passes through as a whole: all up to the last that doubles its frames. The others, whose
-  /// images are the largest, take fewer frames at a time, which needs a quarter of the memory.
+  /// Up blocks that a chunk passes through as a whole: all up to the last that doubles its frames. The others (the last
+  /// block at least, which has no upsampler), whose images are the largest, take fewer frames at a time, which needs a
+  /// quarter of the memory.
   std::size_t chunk_blocks() const {
     std::size_t count = 0;
     for (std::size_t block = 0; block < up_blocks.size(); ++block)
@@ -503,19 +503,16 @@ struct WanDecoder {
     call(ctx, middle, state.histories, from);
     const std::size_t together = chunk_blocks();
     for (std::size_t block = 0; block < together; ++block)
-      call(ctx, up_blocks[block], state.histories, state.first_chunk, from, other);
+      call(ctx, up_blocks[block], config, state.histories, state.first_chunk, from, other);
     const std::size_t position = state.histories.position();
     for (std::size_t index = 0; index < from.batch; index += state.at_once) {
       const std::size_t count = std::min(state.at_once, from.batch - index);
       state.histories.rewind(position);
       Image<T> some{state.frame_buffers[0].data(), count, from.height, from.width, from.channels};
       Image<T> spare{state.frame_buffers[1].data(), 0, 0, 0, 0};
-      if (together == up_blocks.size())
-        some = detail::frames_of(from, index, count);
-      else
-        copy(ctx, detail::frames_of(from, index, count).pixels(), some.pixels());
+      copy(ctx, detail::frames_of(from, index, count).pixels(), some.pixels());
       for (std::size_t block = together; block < up_blocks.size(); ++block)
-        call(ctx, up_blocks[block], state.histories, state.first_chunk, some, spare);
+        call(ctx, up_blocks[block], config, state.histories, state.first_chunk, some, spare);
       detail::with_history(
           ctx, state.histories.next(), count,
           [&](Image<T> chunk) { call(ctx, norm_out, some, Activation::silu, chunk); },
@@ -529,9 +526,9 @@ static_assert(Module<WanResidualBlock> && Module<WanUpBlock> && Module<WanDecode
 /// One video, chunk by chunk: the first latent frame, then as many at a time as make `pixels_at_once`. Calls
 /// `sink(first_frame, Image<const T> frames)` for each in order, on another thread while the next chunk is decoded,
 /// with frames [n, h * scale, w * scale, 3] in host memory, valid during the call; `stage` has run on their values. All
-/// calls have ended on return. Calls `progress(latent_frames)` after each chunk. Memory does not grow with the number
-/// of frames. latents [frames, h, w, latent_channels] in host memory, as `unnormalized` makes them. @throws what the
-/// two throw
+/// calls have ended on return. Calls `progress(latent_frames)` after each chunk. Memory grows with the number of
+/// frames until they fill a chunk, and then no more. latents [frames, h, w, latent_channels], at least one frame, in
+/// host memory, as `unnormalized` makes them. @throws what the two throw
 template <class Context, class Stage, class Sink, class Progress>
 void decode_whole(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Stage stage,
                   Sink sink, Progress progress) {
@@ -563,7 +560,8 @@ void decode_whole(Context& ctx, const WanDecoder& decoder, Image<const typename 
 }
 
 /// The same in overlapping tiles, each of them through all frames, blended as the reference does. The device holds what
-/// one tile needs; the host holds the whole video and two rows of tiles.
+/// one tile needs; the host holds the whole video and two rows of tiles. Calls `progress(done, of)` first with nothing
+/// done, then after each chunk of a tile, and then after each call of `sink`, which gets one latent frame's frames.
 template <class Context, class Sink, class Progress>
 void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Sink sink,
                   Progress progress) {
@@ -579,8 +577,9 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
   std::vector<Image<T>> above_views, row_views;
   Background blending;  // of one tile while the next one is decoded; ends before what it reads
   blending.run([&result, &video] { result.resize(video.size()); });
-  const std::size_t of = latents.batch * ceil_divide(latents.height, latents_of(tiles.stride_height)) *
-                         ceil_divide(latents.width, latents_of(tiles.stride_width));
+  const std::size_t tile_count = ceil_divide(latents.height, latents_of(tiles.stride_height)) *
+                                 ceil_divide(latents.width, latents_of(tiles.stride_width));
+  const std::size_t of = latents.batch * (tile_count + 1);
   std::size_t done = 0;
   progress(done, of);
   for (std::size_t y = 0, i = 0; y < latents.height; y += latents_of(tiles.stride_height), ++i) {
@@ -632,15 +631,19 @@ void decode_tiled(Context& ctx, const WanDecoder& decoder, Image<const typename 
     const std::size_t count = index == 0 ? 1 : config.temporal_scale();
     sink(first, detail::frames_of(whole, first, count));
     first += count;
+    progress(++done, of);
   }
 }
 
 /// One video, whole or in tiles, cut to -1 to 1; see `decode_whole`. Where one tile holds all, it is decoded whole.
-/// Calls `progress(done, of)` first with nothing done and then after each chunk, with the latent frames of all tiles.
+/// Calls `progress(done, of)` first with nothing done and then after each chunk, with the latent frames of the video,
+/// or of all tiles and then of the video. @throws ShapeError where there are no latents, or of other channels, at once
 template <class Context, class Sink, class Progress>
 void decode(Context& ctx, const WanDecoder& decoder, Image<const typename Context::element> latents, Tiling tiling,
             Sink sink, Progress progress) {
   const WanVaeConfig& config = decoder.config;
+  require(latents.size() > 0 && latents.channels == config.latent_channels,
+          "Wan VAE: latents must be [frames, height, width, z_dim] with something in them");
   const bool fits = latents.height * config.spatial_scale() <= config.tiles.height &&
                     latents.width * config.spatial_scale() <= config.tiles.width;
   if (tiling == Tiling::on && !fits) return decode_tiled(ctx, decoder, latents, sink, progress);

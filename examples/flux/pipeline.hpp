@@ -34,8 +34,10 @@ struct Encoded {
 
 }  // namespace detail
 
-/// Fits a request to a model: sizes are rounded down to whole tokens (with a warning), everything else that does
-/// not fit is an error. @throws ConfigError, ShapeError
+/// Fits a request to a model: sizes are rounded down to whole tokens, negative prompts without effect are left out
+/// (each with a warning), everything else that does not fit is an error. A request that was fitted before gives no
+/// warning.
+/// @throws ConfigError, ShapeError
 inline void check(Request& request, const Model& model, std::vector<std::string>& warnings) {
   const std::size_t step = model.token_pixels();
   for (auto [name, pixels] : {std::pair{"height", &request.height}, std::pair{"width", &request.width}}) {
@@ -66,8 +68,10 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
   if (!request.prompts_2.empty()) count("number of --prompt-2", request.prompts.size(), request.prompts_2.size());
   if (request.negative_prompts.size() > 1)
     count("number of --negative-prompt", request.prompt_count(), request.negative_prompts.size());
-  if (!request.negative_prompts.empty() && request.true_cfg <= 1.0)
+  if (!request.negative_prompts.empty() && !request.uses_cfg()) {
     warnings.push_back("a negative prompt has no effect without --true-cfg above 1");
+    request.negative_prompts.clear();
+  }
   const TransformerConfig& config = model.transformer.config;
   if (!request.embeds.empty()) {
     count("prompt_embeds: channels", config.text_width, request.embeds.channels);

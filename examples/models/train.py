@@ -54,7 +54,7 @@ class Sizes:
     fresh: int = 32  # pictures that are drawn and encoded a step, those of DRAWN_AT_ONCE steps together
     pool: int = 2**19  # encoded pictures kept
     first_pool: int = 2**16  # of those, before the first step
-    rate: float = 8e-4
+    rate: float = 6e-4
 
 
 DEMO = Sizes()

@@ -37,7 +37,8 @@ struct Options : examples::RunOptions {
     app.add_flag(
         "--guidance-together", guidance_together,
         "both sides of guidance in one batch: weights are read once a step, activations take twice the memory");
-    app.add_option("--height", height, "pixels; rounded down to a multiple of twice the VAE's scale")
+    app.add_option("--height", height,
+                   "pixels, a multiple of 16; rounded down to a multiple of twice the VAE's scale where that is more")
         ->capture_default_str();
     app.add_option("--width", width, "pixels; likewise")->capture_default_str();
     app.add_option("--num-frames", num_frames, "frames; brought to 1 more than a multiple of the VAE's temporal scale")

@@ -25,20 +25,25 @@
 
 namespace ebb::wan {
 
-/// Fits a request to a model: sizes are rounded down to whole tokens and frames to whole latent frames as the reference
-/// does (with a warning), everything else that does not fit is an error. @throws ConfigError, ShapeError
+/// Fits a request to a model as the reference does: sizes are multiples of 16, rounded down to whole tokens, frames are
+/// rounded to whole latent frames, a negative prompt without effect is left out (each with a warning), everything else
+/// that does not fit is an error. A request that was fitted before gives no warning. @throws ConfigError, ShapeError
 inline void check(Request& request, const Model& model, std::vector<std::string>& warnings) {
   const TransformerConfig& config = model.transformer.config;
-  const std::size_t step = model.token_pixels();
+  // The reference refuses what is not divisible by 16, whatever its tokens' size; both are powers of two.
+  constexpr std::size_t divisor = 16;
+  const std::size_t step = std::max(model.token_pixels(), divisor);
+  const std::size_t most = std::min<std::size_t>(16384, config.positions * model.token_pixels()) / step * step;
   for (auto [name, pixels] : {std::pair{"height", &request.height}, std::pair{"width", &request.width}}) {
-    const std::size_t most = std::min<std::size_t>(16384, config.positions * step);
     if (*pixels < step || *pixels > most)
       throw ConfigError(concat(name, ": expected ", step, " to ", most, " pixels, found ", *pixels));
-    if (*pixels % step != 0) {
-      warnings.push_back(
-          concat(name, " ", *pixels, " is not a multiple of ", step, ": ", *pixels / step * step, " is used"));
-      *pixels = *pixels / step * step;
-    }
+    const std::size_t rounded = *pixels / step * step;
+    if (*pixels % divisor != 0)
+      throw ConfigError(concat(name, ": expected a multiple of ", divisor, ", found ", *pixels, "; the nearest are ",
+                               rounded, " and ", rounded + step));
+    if (rounded != *pixels)
+      warnings.push_back(concat(name, " ", *pixels, " is not a multiple of ", step, ": ", rounded, " is used"));
+    *pixels = rounded;
   }
   const std::size_t stride = model.vae.config.temporal_scale();
   const std::size_t most_frames = std::min<std::size_t>(10000, (config.positions - 1) * stride + 1);
@@ -67,8 +72,10 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
   };
   if (request.negative_prompts.size() > 1)
     same("number of --negative-prompt", request.prompt_count(), request.negative_prompts.size());
-  if (!request.negative_prompts.empty() && !request.uses_guidance())
+  if (!request.negative_prompts.empty() && !request.uses_guidance()) {
     warnings.push_back("a negative prompt has no effect without --guidance above 1");
+    request.negative_prompts.clear();
+  }
   for (const auto& [name, states] :
        {std::pair{"prompt_embeds", &request.embeds}, std::pair{"negative_prompt_embeds", &request.negative_embeds}}) {
     if (states->empty()) continue;
@@ -181,6 +188,15 @@ void to_bytes(std::span<const T> values, std::span<std::uint8_t> bytes) {
     const float level = std::clamp(shifted, 0.0f, 1.0f) * 255.0f;
     bytes[i] = static_cast<std::uint8_t>(level >= 0.0f ? level : 0.0f);  // NaN becomes black
   }
+}
+
+/// Hash of frames [n, height, width, 3] that follow others with the hash `before`: the same for any n at a time.
+inline std::uint64_t hash_of(Image<const std::uint8_t> frames, std::uint64_t before) {
+  std::uint64_t hash = before;
+  const auto bytes = std::as_bytes(frames.elements());
+  const std::size_t size = bytes.size() / frames.batch;
+  for (std::size_t frame = 0; frame < frames.batch; ++frame) hash = hash64(bytes.subspan(frame * size, size), hash);
+  return hash;
 }
 
 }  // namespace detail
@@ -304,8 +320,9 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     const auto take = [&](std::size_t, Image<const T> frames) {
       bytes.resize(frames.size());
       detail::to_bytes<T>(frames.elements(), bytes);
-      result.frames_hash = hash64(std::as_bytes(std::span(bytes)), result.frames_hash);
-      request.sink(item, {bytes.data(), frames.batch, frames.height, frames.width, frames.channels});
+      const Image<const std::uint8_t> levels{bytes.data(), frames.batch, frames.height, frames.width, frames.channels};
+      result.frames_hash = detail::hash_of(levels, result.frames_hash);
+      request.sink(item, levels);
     };
     examples::decode(ctx, model.vae, video, request.tiling, take, [&](std::size_t done, std::size_t of) {
       if (done > 0 || item == 0) watcher("decode", item * of + done, shape.batch * of);

@@ -1,10 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -52,15 +53,18 @@ struct Request {
 /// What came out, frames excepted.
 struct Result : examples::Phases {
   Values latents;                 // [B, C, F, H, W], after the last step
-  std::uint64_t frames_hash = 0;  // of all frames, in order
+  std::uint64_t frames_hash = 0;  // of one frame after another, video after video; 0 where nothing is decoded
 };
 
-/// The largest difference of two results' latents.
+/// The largest difference of two results' latents; infinite for NaN, and where equal latents gave other frames.
 inline float largest_difference(const Result& a, const Result& b) {
+  constexpr float infinite = std::numeric_limits<float>::infinity();
   float largest = 0;
-  for (std::size_t i = 0; i < a.latents.values.size(); ++i)
-    largest = std::max(largest, std::abs(a.latents.values[i] - b.latents.values[i]));
-  return largest;
+  for (std::size_t i = 0; i < a.latents.values.size(); ++i) {
+    const float difference = std::abs(a.latents.values[i] - b.latents.values[i]);
+    largest = std::max(largest, std::isnan(difference) ? infinite : difference);
+  }
+  return largest == 0 && a.frames_hash != b.frames_hash ? infinite : largest;
 }
 
 }  // namespace ebb::wan

@@ -13,6 +13,7 @@
 #include "common/config_file.hpp"
 #include "common/embedder.hpp"
 #include "common/rotary.hpp"
+#include "ebb/core/shape.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/nn/linear.hpp"
 #include "ebb/nn/norm.hpp"
@@ -317,7 +318,7 @@ struct Block {
     layer_norm_modulate(ctx, x, chunk(3), chunk(4), x.rows, config.epsilon, normed);
     // In pieces, which with what they give need no more memory than attention did.
     const std::size_t most = std::max<std::size_t>(3 * x.rows * width / (config.hidden + width), 1);
-    const std::size_t pieces = (x.rows + most - 1) / most, rows = (x.rows + pieces - 1) / pieces;
+    const std::size_t rows = ceil_divide(x.rows, ceil_divide(x.rows, most));
     const auto hidden = ctx.matrix(rows, config.hidden);
     for (std::size_t first = 0; first < x.rows; first += rows) {
       const std::size_t count = std::min(rows, x.rows - first);

@@ -19,6 +19,7 @@ TEST_CASE("sizes that overflow are refused") {
   CHECK_THROWS_AS((void)ebb::checked_product(SIZE_MAX, 2), ebb::ShapeError);
   CHECK(ebb::checked_product(SIZE_MAX, 1) == SIZE_MAX);
   CHECK(ebb::checked_product(SIZE_MAX, 0) == 0);
+  CHECK(ebb::ceil_divide(SIZE_MAX, 2) == SIZE_MAX / 2 + 1);
   const std::vector<std::size_t> huge{std::size_t{1} << 40, std::size_t{1} << 40};
   CHECK_THROWS_AS((void)ebb::Shape(huge).elements(), ebb::ShapeError);
   const std::vector<std::size_t> six(6, 1);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "common/engine.hpp"
 #include "support/golden.hpp"
+#include "support/temporary_directory.hpp"
 #include "support/wan_request.hpp"
 #include "wan/pipeline.hpp"
 
@@ -23,6 +25,11 @@ const std::string guide = "transformer=nf4,text_encoder=nf4";
 
 void nobody(const char*, std::size_t, std::size_t) {}
 
+examples::Machine<wan::Pipeline>& gpu() {
+  static const auto machine = examples::cuda_machine<wan::Pipeline>(0, std::numeric_limits<std::size_t>::max());
+  return *machine;
+}
+
 /// A model with weights of one kind, and one engine after another.
 class Session {
  public:
@@ -32,10 +39,11 @@ class Session {
         weights_(model_,
                  {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, {}, {}), compute, 1, {}}) {}
 
+  /// With a file for its timeline a run makes no graphs.
   wan::Result run(const wan::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                  Fusion fusion = Fusion::on) {
-    static const auto gpu = examples::cuda_machine<wan::Pipeline>(0, std::numeric_limits<std::size_t>::max());
-    const auto engine = gpu->engine(model_, weights_, {{policy, {}}, compute_, fusion});
+                  examples::Machine<wan::Pipeline>& machine = gpu(), const std::filesystem::path& trace = {}) {
+    const auto engine =
+        machine.engine(model_, weights_, {.placement = {policy, {}}, .compute = compute_, .trace = trace});
     auto result = engine->run(request, nobody);
     traffic_ = engine->traffic();
     bound_bytes_ = engine->plan().bound_bytes;
@@ -44,6 +52,7 @@ class Session {
   const examples::Traffic& traffic() const { return traffic_; }
   std::size_t bound_bytes() const { return bound_bytes_; }
   const examples::Weights& weights() const { return weights_; }
+  examples::WanVaeConfig& vae() { return model_.vae.config; }
 
  private:
   wan::Model model_;
@@ -82,6 +91,42 @@ TEST_CASE("Wan on a GPU equals diffusers in float32, dense and in 4 bits") {
                                 golden.floats("nf4.latents")) < 1e-4);
 }
 
+TEST_CASE("Wan's frames on a GPU are those of the host, in tiles and with few latent frames at a time") {
+  const auto host = examples::host_machine<wan::Pipeline>(1);
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    Session session(golden, "", DType::f32);
+    const std::size_t scale = session.vae().spatial_scale();
+    session.vae().tiles = {3 * scale, 2 * scale, 2 * scale, scale};  // the last of a row or a column is smaller
+    auto request = testing::wan_request_of(golden);
+    request.steps = 1;
+    std::vector<std::uint8_t> bytes;
+    request.sink = [&](std::size_t, Image<const std::uint8_t> frames) {
+      bytes.insert(bytes.end(), frames.elements().begin(), frames.elements().end());
+    };
+    const auto frames_of = [&](examples::Machine<wan::Pipeline>& machine) {
+      bytes.clear();
+      (void)session.run(request, OffloadSpec(NoOffload{}), machine);
+      return bytes;
+    };
+    const std::size_t many = session.vae().pixels_at_once;
+    for (const auto tiling : {examples::Tiling::off, examples::Tiling::on})
+      for (const std::size_t pixels_at_once : {std::size_t{1}, many}) {
+        CAPTURE(pixels_at_once);
+        request.tiling = tiling;
+        session.vae().pixels_at_once = pixels_at_once;
+        const auto found = frames_of(gpu()), expected = frames_of(*host);
+        REQUIRE(found.size() == expected.size());
+        REQUIRE(!found.empty());
+        int largest = 0;
+        for (std::size_t i = 0; i < found.size(); ++i)
+          largest = std::max(largest, std::abs(int{found[i]} - int{expected[i]}));
+        CHECK(largest <= 1);
+      }
+  }
+}
+
 TEST_CASE("Wan with 16-bit activations on a GPU stays close to diffusers in the same type") {
   for (const char* name : pipelines) {
     CAPTURE(name);
@@ -107,6 +152,9 @@ TEST_CASE("no policy, run length or lookahead changes a bit of a video on a GPU,
       return result.latents.values == resident.latents.values && result.frames_hash == resident.frames_hash;
     };
     CHECK(same(session.run(request)));
+    const testing::TemporaryDirectory directory;
+    for (const OffloadSpec& policy : {OffloadSpec(NoOffload{}), OffloadSpec(LeafOffload{})})
+      CHECK(same(session.run(request, policy, gpu(), directory / "timeline.json")));
     std::size_t all = 0;
     for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};

@@ -51,5 +51,4 @@ TEST_CASE("blockwise: sizes that overflow are refused") {
   CHECK_THROWS_AS(NF4::layout(Shape{huge, 2}, {}), ShapeError);
   CHECK_THROWS_AS(layout_of_parts(huge), ShapeError);
   CHECK_THROWS_AS(layout_of_parts(huge / 2 + 1, huge / 2), ShapeError);
-  CHECK(ceil_divide(huge, 2) == huge / 2 + 1);
 }

@@ -20,6 +20,11 @@ constexpr std::size_t checked_product(std::size_t a, std::size_t b) {
   return a * b;
 }
 
+/// ceil(count / size) without overflow.
+constexpr std::size_t ceil_divide(std::size_t count, std::size_t size) {
+  return count / size + (count % size != 0 ? 1 : 0);
+}
+
 /// Extents of a tensor, outermost first; at most five, stored inline. An empty shape is a scalar.
 class Shape {
  public:

@@ -38,11 +38,6 @@ constexpr std::size_t nested_mean_at(const SegmentLayout& layout) {
   return layout.nested_bytes - sizeof(float);
 }
 
-/// ceil(count / size) without overflow.
-constexpr std::size_t ceil_divide(std::size_t count, std::size_t size) {
-  return count / size + (count % size != 0 ? 1 : 0);
-}
-
 /// Block sizes that bitsandbytes accepts for 4-bit formats.
 constexpr bool is_block_size(std::size_t size) {
   return size >= 32 && size <= 4096 && std::has_single_bit(size);

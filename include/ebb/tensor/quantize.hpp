@@ -13,6 +13,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/error.hpp"
+#include "ebb/core/shape.hpp"
 #include "ebb/format/dynamic8.hpp"
 #include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/dequantize.hpp"

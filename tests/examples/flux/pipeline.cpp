@@ -208,10 +208,13 @@ TEST_CASE("a request that does not fit is refused before work begins") {
   refused([](auto& request) { request.embeds = {1, 4, 32, std::vector<float>(128)}; }, "pooled_prompt_embeds");
   auto request = testing::request_of(golden);
   request.height = 50;
+  request.negative_prompts = {"blurry"};
   std::vector<std::string> warnings;
   flux::check(request, model, warnings);
   CHECK(request.height == 48);
-  CHECK(warnings.size() == 1);
+  CHECK(warnings.size() == 2);
+  flux::check(request, model, warnings);
+  CHECK(warnings.size() == 2);
 }
 
 TEST_CASE("prompts of all kinds draw something") {

@@ -6,8 +6,10 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/engine.hpp"
@@ -211,14 +213,79 @@ TEST_CASE("a video request that does not fit is refused, or fitted with a warnin
         request.embeds = {{1, 4, 31}, std::vector<float>(124)};
       },
       "channels");
+  refused([](auto& request) { request.height = 50; },
+          "height: expected a multiple of 16, found 50; the nearest are 48 and 64");
+  refused([](auto& request) { request.width = 24; }, "the nearest are 16 and 32");
   auto request = testing::wan_request_of(golden);
-  request.height = 50;
+  request.height = 48;
   request.frames = 12;
+  request.guidance = 1.0;
   std::vector<std::string> warnings;
   wan::check(request, model, warnings);
   CHECK(request.height == 48);
   CHECK(request.frames == 13);
+  CHECK(warnings.size() == 2);  // frames, negative prompt
+  wan::check(request, model, warnings);
   CHECK(warnings.size() == 2);
+}
+
+TEST_CASE("sizes of videos are multiples of 16, whatever the tokens' size, and rounded down to larger tokens") {
+  const auto fitted = [](const wan::Model& model, std::size_t height, std::vector<std::string>& warnings) {
+    wan::Request request;
+    request.prompts = {"a cat"};
+    request.height = height;
+    request.width = 64;
+    wan::check(request, model, warnings);
+    return request.height;
+  };
+  std::vector<std::string> warnings;
+  const auto small = wan::Model::open(testing::Golden("one_block", "wan").directory());
+  REQUIRE(small.token_pixels() == 8);
+  CHECK(fitted(small, 16, warnings) == 16);
+  CHECK_THROWS_WITH_AS(fitted(small, 24, warnings), doctest::Contains("the nearest are 16 and 32"), ConfigError);
+  CHECK_THROWS_WITH_AS(fitted(small, 8, warnings), doctest::Contains("expected 16 to"), ConfigError);
+  CHECK(warnings.empty());
+
+  auto large = wan::Model::open(testing::Golden("two_blocks", "wan").directory());
+  large.vae.config.multipliers.push_back(4);
+  REQUIRE(large.token_pixels() == 32);
+  CHECK(fitted(large, 64, warnings) == 64);
+  CHECK(warnings.empty());
+  CHECK(fitted(large, 80, warnings) == 64);
+  CHECK(warnings == std::vector<std::string>{"height 80 is not a multiple of 32: 64 is used"});
+  CHECK_THROWS_WITH_AS(fitted(large, 88, warnings), doctest::Contains("the nearest are 64 and 96"), ConfigError);
+  CHECK_THROWS_WITH_AS(fitted(large, 16, warnings), doctest::Contains("expected 32 to"), ConfigError);
+}
+
+TEST_CASE("the hash of frames is that of one after another, however many come at a time") {
+  std::vector<std::uint8_t> bytes(6 * 4 * 5 * 3);
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::uint8_t>(i * i);
+  const auto hash = [&](std::size_t at_once) {
+    std::uint64_t result = 0;
+    for (std::size_t first = 0; first < 6; first += at_once)
+      result = wan::detail::hash_of({bytes.data() + first * 60, std::min(at_once, 6 - first), 4, 5, 3}, result);
+    return result;
+  };
+  const auto one_by_one = hash(1);
+  for (const std::size_t at_once : {2, 4, 6}) CHECK(hash(at_once) == one_by_one);
+  bytes.back() ^= 1;
+  CHECK(hash(4) != one_by_one);
+}
+
+TEST_CASE("the difference of two videos is that of their latents; NaN and other frames count as infinite") {
+  const float infinite = std::numeric_limits<float>::infinity(), nan = std::nanf("");
+  const auto with = [](std::vector<float> latents, std::uint64_t frames_hash) {
+    wan::Result result;
+    result.latents = {Shape{1, latents.size()}, std::move(latents)};
+    result.frames_hash = frames_hash;
+    return result;
+  };
+  const auto base = with({1, 2, 3}, 7);
+  CHECK(largest_difference(base, base) == 0);
+  CHECK(largest_difference(with({1, 2.5, 3}, 8), base) == 0.5f);
+  CHECK(largest_difference(with({1, 2, 3}, 8), base) == infinite);
+  CHECK(largest_difference(with({1, nan, 3}, 7), base) == infinite);
+  CHECK(largest_difference(base, with({nan, 2, 3}, 7)) == infinite);
 }
 
 TEST_CASE("a checkpoint of another pipeline says what is supported") {

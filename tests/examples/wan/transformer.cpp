@@ -2,12 +2,16 @@
 
 #include <doctest/doctest.h>
 
+#include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "common/items.hpp"
 #include "support/golden.hpp"
 #include "support/loaded.hpp"
+#include "support/temporary_directory.hpp"
 #include "wan/latents.hpp"
 
 using namespace ebb;
@@ -17,46 +21,64 @@ namespace {
 
 const char* const pipelines[] = {"two_blocks", "one_block", "three_blocks"};
 
-/// One forward on the golden's inputs. `prefix` names whose text states are read ("", "bf16.").
+/// A transformer and the golden's inputs to one forward of it. `prefix` names whose text states are read ("", "bf16.").
 template <Element T>
-std::vector<float> velocity(const testing::Golden& golden, LoadOptions options = {}, const std::string& prefix = "") {
-  const auto directory = golden.directory() / "transformer";
-  options.compute = dtype_of<T>;
-  const testing::Loaded<wan::Transformer> model(
-      wan::Transformer::make(wan::TransformerConfig::read(ConfigFile::open(directory / "config.json"))), directory,
-      options);
-  testing::Host<T> host;
-  const auto& config = model->config;
-  const Shape noise = golden.shape("noise");
-  const wan::LatentShape shape{noise[0], noise[1], noise[2], noise[3], noise[4]};
-  const std::size_t rows = shape.batch * shape.tokens();
-  std::vector<float> packed(noise.elements());
-  wan::pack_latents(golden.floats("noise"), shape, Matrix<float>(packed.data(), rows, shape.token_width()));
-  const auto latents = host.ctx.matrix(rows, shape.token_width());
-  map(host.ctx, Matrix<float>(packed.data(), rows, shape.token_width()), Identity{}, latents);
-  auto words = golden.floats(prefix + "umt5.states");
-  const Shape text = golden.shape(prefix + "umt5.states");
-  const auto states = host.ctx.matrix(text[0] * text[1], text[2]);
-  map(host.ctx, Matrix<float>(words.data(), states.rows, states.columns), Identity{}, states);
+struct Forward {
+  testing::Loaded<wan::Transformer> model;
+  testing::Host<T> host = {};
+  wan::LatentShape shape = {};
+  Matrix<T> latents = {}, states = {}, condition = {};
+  wan::Sequence sequence = {};
+  std::vector<wan::TextMemory<T>> memories = {};
 
-  const auto sequence =
-      wan::Sequence::make(host.ctx, config.rotary(shape.frames, shape.rows(), shape.columns()), shape.batch, text[1]);
-  std::vector<wan::TextMemory<T>> memories;
-  for (std::size_t block = 0; block < config.blocks; ++block)
-    memories.push_back({host.ctx.matrix(states.rows, config.width()), host.ctx.matrix(states.rows, config.width())});
-  const std::span<const wan::TextMemory<T>> all(memories);
-  model->read(host.ctx, states, all);
-  const auto step = golden.facts().at("forward").at("step").get<std::size_t>();
-  const std::vector<float> timesteps{golden.numbers("scheduler.timesteps").at(step)};
-  const auto condition = host.ctx.matrix(1, model->condition_width());
-  model->condition(host.ctx, timesteps, condition);
-  const auto out = host.ctx.matrix(rows, shape.token_width());
-  call(host.ctx, *model, sequence, latents, all, condition, out);
-  map(host.ctx, out, Identity{}, Matrix<float>(packed.data(), rows, shape.token_width()));
-  std::vector<float> result(noise.elements());
-  wan::unpack_latents(Matrix<const float>(packed.data(), rows, shape.token_width()), shape, result);
-  return result;
-}
+  explicit Forward(const testing::Golden& golden, LoadOptions options = {}, const std::string& prefix = "")
+      : model(wan::Transformer::make(wan::TransformerConfig::read(ConfigFile::open(directory(golden) / "config.json"))),
+              directory(golden), computing(options)) {
+    const auto& config = model->config;
+    const Shape noise = golden.shape("noise"), text = golden.shape(prefix + "umt5.states");
+    shape = {noise[0], noise[1], noise[2], noise[3], noise[4]};
+    auto packed = host.ctx.template as<float>().matrix(shape.batch * shape.tokens(), shape.token_width());
+    wan::pack_latents(golden.floats("noise"), shape, packed);
+    latents = host.ctx.matrix(packed.rows, packed.columns);
+    map(host.ctx, packed, Identity{}, latents);
+    auto words = golden.floats(prefix + "umt5.states");
+    states = host.ctx.matrix(text[0] * text[1], text[2]);
+    map(host.ctx, Matrix<float>(words.data(), states.rows, states.columns), Identity{}, states);
+    sequence =
+        wan::Sequence::make(host.ctx, config.rotary(shape.frames, shape.rows(), shape.columns()), shape.batch, text[1]);
+    for (std::size_t block = 0; block < config.blocks; ++block)
+      memories.push_back({host.ctx.matrix(states.rows, config.width()), host.ctx.matrix(states.rows, config.width())});
+    const auto step = golden.facts().at("forward").at("step").get<std::size_t>();
+    const std::vector<float> timesteps{golden.numbers("scheduler.timesteps").at(step)};
+    condition = host.ctx.matrix(1, model->condition_width());
+    model->condition(host.ctx, timesteps, condition);
+    model->read(host.ctx, states, all_memories());
+  }
+
+  std::span<const wan::TextMemory<T>> all_memories() const { return memories; }
+
+  std::vector<float> velocity() {
+    const auto out = host.ctx.matrix(latents.rows, latents.columns);
+    call(host.ctx, *model, sequence, latents, all_memories(), condition, out);
+    auto packed = floats(out);
+    std::vector<float> result(shape.elements());
+    wan::unpack_latents(Matrix<const float>(packed.data(), out.rows, out.columns), shape, result);
+    return result;
+  }
+  static std::vector<float> floats(Matrix<const T> values) {
+    std::vector<float> result;
+    for (std::size_t row = 0; row < values.rows; ++row)
+      result.insert(result.end(), values.row(row), values.row(row) + values.columns);
+    return result;
+  }
+
+ private:
+  static std::filesystem::path directory(const testing::Golden& golden) { return golden.directory() / "transformer"; }
+  static LoadOptions computing(LoadOptions options) {
+    options.compute = dtype_of<T>;
+    return options;
+  }
+};
 
 }  // namespace
 
@@ -64,15 +86,56 @@ TEST_CASE("one forward of Wan equals diffusers'") {
   for (const char* name : pipelines) {
     CAPTURE(name);
     const testing::Golden golden(name, "wan");
-    CHECK(testing::relative_error(velocity<float>(golden), golden.floats("forward.velocity")) < 1e-5);
-    CHECK(testing::relative_error(velocity<bfloat16>(golden, {}, "bf16."), golden.floats("bf16.forward.velocity")) <
-          2e-2);
+    CHECK(testing::relative_error(Forward<float>(golden).velocity(), golden.floats("forward.velocity")) < 1e-5);
+    CHECK(testing::relative_error(Forward<bfloat16>(golden, {}, "bf16.").velocity(),
+                                  golden.floats("bf16.forward.velocity")) < 2e-2);
+  }
+}
+
+TEST_CASE("what one forward of Wan computes on its way equals diffusers'") {
+  for (const char* name : pipelines) {
+    CAPTURE(name);
+    const testing::Golden golden(name, "wan");
+    Forward<float> forward(golden);
+    auto& ctx = forward.host.ctx;
+    const wan::Transformer& model = *forward.model;
+    const std::size_t width = model.config.width(), items = forward.shape.batch;
+    const auto equals = [&](const char* key, const std::vector<float>& found) {
+      CAPTURE(key);
+      CHECK(testing::relative_error(found, golden.floats(key)) < 1e-5);
+    };
+    const auto of_timestep = [&](const char* key, std::size_t first, std::size_t columns) {
+      const auto row = forward.floats(forward.condition.columns_from(first, columns));
+      equals(key, examples::repeat_items(row, 1, items));
+    };
+    of_timestep("forward.timestep_projection", 0, 6 * width);
+    of_timestep("forward.temb", 6 * width, width);
+    of_timestep("forward.temb", 7 * width, width);
+
+    const auto text = ctx.matrix(forward.states.rows, width);
+    call(ctx, model.conditioning.text_embedder, forward.states, text);
+    const std::size_t tokens = golden.shape("forward.text")[1];  // the first of each prompt
+    std::vector<float> first_tokens;
+    for (std::size_t item = 0; item < items; ++item) {
+      const auto some = forward.floats(text.rows_from(item * forward.sequence.text_tokens, tokens));
+      first_tokens.insert(first_tokens.end(), some.begin(), some.end());
+    }
+    equals("forward.text", first_tokens);
+
+    const auto x = ctx.matrix(forward.latents.rows, width);
+    call(ctx, model.patch_embedding, forward.latents, x);
+    equals("forward.patches", forward.floats(x));
+    for (std::size_t block = 0; block < model.config.blocks; ++block) {
+      call(ctx, model.blocks[block], model.config, forward.sequence, forward.condition.columns_from(0, 6 * width),
+           forward.memories[block], x);
+      equals(concat("forward.block_", block).c_str(), forward.floats(x));
+    }
   }
 }
 
 TEST_CASE("one forward of Wan in 4 bits equals diffusers on bitsandbytes' dequantized weights") {
   const testing::Golden golden("three_blocks", "wan");
-  CHECK(testing::relative_error(velocity<float>(golden, testing::quantized(FormatChoice::Kind::nf4)),
+  CHECK(testing::relative_error(Forward<float>(golden, testing::quantized(FormatChoice::Kind::nf4)).velocity(),
                                 golden.floats("nf4.forward.velocity")) < 1e-5);
 }
 
@@ -91,14 +154,11 @@ TEST_CASE("Wan's latents become tokens and latents again") {
 
 TEST_CASE("a configuration of another transformer than Wan's says which field") {
   const auto read = [](const nlohmann::json& change) {
-    const auto path = std::filesystem::temp_directory_path() / "ebb-wan-transformer-config.json";
+    const testing::TemporaryDirectory directory;
     nlohmann::json config = nlohmann::json::parse(
         std::ifstream(std::filesystem::path(EBB_GOLDEN_DIR) / "wan/two_blocks/transformer/config.json"));
     config.merge_patch(change);
-    std::ofstream(path) << config;
-    const auto file = ConfigFile::open(path);
-    std::filesystem::remove(path);
-    return wan::TransformerConfig::read(file);
+    return wan::TransformerConfig::read(ConfigFile::open(directory.write("config.json", config.dump())));
   };
   CHECK_NOTHROW(read(nlohmann::json::object()));
   CHECK_NOTHROW(read({{"out_channels", nullptr}}));
