@@ -34,8 +34,9 @@ class Session {
   Session(const testing::Golden& golden, const std::string& quantize, DType compute, const FormatChoice& format = {})
       : model_(flux::Model::open(golden.directory())),
         compute_(compute),
-        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
-                          1, {}}) {}
+        weights_(
+            model_,
+            {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute, 1, {}}) {}
 
   flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
                    examples::Machine<flux::Pipeline>& machine = gpu(), Fusion fusion = Fusion::on) {
@@ -151,6 +152,8 @@ TEST_CASE("no policy, run length or lookahead changes a bit on a GPU, nor do gra
       CHECK(same(session.run(request, policy), resident));
       CHECK(session.traffic().arena_bytes <= session.bound_bytes());
       CHECK(session.traffic().bytes_moved > 0);
+      REQUIRE(session.traffic().gpu);
+      CHECK(session.traffic().gpu->graph_launches == request.steps - 1);
     }
   }
 }
