@@ -34,9 +34,8 @@ class Session {
   Session(const testing::Golden& golden, const std::string& quantize, DType compute, const FormatChoice& format = {})
       : model_(flux::Model::open(golden.directory())),
         compute_(compute),
-        weights_(
-            model_,
-            {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute, 1, {}}) {}
+        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
+                          1, {}}) {}
 
   flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
                    examples::Machine<flux::Pipeline>& machine = gpu(), Fusion fusion = Fusion::on) {

@@ -53,7 +53,7 @@ TEST_CASE("without device memory, engines and runs fail with advice and succeed 
   auto model = flux::Model::open(golden.directory());
   const examples::Weights weights(model, {{}, DType::bf16, 1, {}});
   const auto machine = examples::cuda_machine<flux::Pipeline>(0, std::numeric_limits<std::size_t>::max());
-  const std::vector<std::string> parts{" of ", "free", "offload policy", "--offload leaf"};
+  const std::vector<std::string> parts{"free", " less ", " for activations and scratch)", "--offload "};
   for (const OffloadSpec& policy : {OffloadSpec(NoOffload{}), OffloadSpec(LeafOffload{})}) {
     CAPTURE(policy.text());
     const examples::EngineOptions options{{policy, {}}, DType::bf16, Fusion::on};
