@@ -1,19 +1,22 @@
 #pragma once
 // A GPU as a machine that runs pipelines.
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "common/engine.hpp"
+#include "common/pins.hpp"
 #include "ebb/cuda/loop.hpp"
 #include "ebb/cuda/ops.cuh"
+#include "ebb/cuda/probe.cuh"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/io/atomic_file.hpp"
 #include "ebb/offload/advice.hpp"
@@ -30,26 +33,37 @@ inline std::size_t free_bytes() {
   return free;
 }
 
-/// The home memory of some weights, pinned component by component as far as a budget reaches.
-struct Pins {
-  Pins(const Weights& weights, std::size_t budget) {
-    for (const Weights::Home& home : weights.homes()) {
-      const std::size_t bytes = home.outline.end;
-      if (bytes <= budget) {
-        regions.emplace_back(std::span(home.bytes, bytes));
-        if (regions.back().pinned()) {
-          budget -= bytes;
-          continue;
-        }
-      }
-      warnings.push_back(concat(home.outline.name, ": its ", bytes,
-                                " bytes of weights are not pinned (the budget or the system's limit is reached): "
-                                "transfers are slower and do not overlap"));
-    }
+/// Calls `action()`. Where device memory runs out in it, the message ends with `advice(bytes)`, which is called when
+/// all that unwinding gives back is free again; `bytes` were asked for in vain, 0 where that is not known.
+/// @throws MemoryError, and whatever else `action` throws
+template <class Action, class Advice>
+auto advised(Action action, Advice advice) {
+  std::string message;
+  std::size_t bytes = 0;
+  try {
+    return action();
+  } catch (const cuda::CudaError& error) {
+    if (error.status != cudaErrorMemoryAllocation) throw;
+    message = error.what();
+    bytes = error.asked;
+  } catch (const cuda::BlasError& error) {
+    if (!error.out_of_memory) throw;
+    message = error.what();
   }
-  std::vector<cuda::PinnedRegion> regions;
-  std::vector<std::string> warnings;
-};
+  throw MemoryError(concat(message, "; ", advice(bytes)));
+}
+
+/// Which policies need less than the `arena_bytes` that were too many, and fit in `free` bytes with `others` beside
+/// them.
+inline std::string smaller_policies(const Weights& weights, const Placement& placement, std::size_t arena_bytes,
+                                    std::size_t free, std::size_t others) {
+  std::vector<Outline> outlines;
+  for (const Weights::Home& home : weights.homes()) outlines.push_back(home.outline);
+  // Sums say nothing of how the driver rounds and where its free bytes lie: what did not fit once does not fit now.
+  const std::size_t most = arena_bytes > 0 ? arena_bytes - 1 : 0;
+  return policies_that_fit(policy_costs(outlines, HomeMemory::separate, placement.excluded),
+                           std::min(free, most + others), others);
+}
 
 template <Pipeline P>
 class CudaEngine final : public Engine<P> {
@@ -64,11 +78,13 @@ class CudaEngine final : public Engine<P> {
       : free_before_(free_bytes()),
         pins_(std::move(pins)),
         model_(model),
+        weights_(weights),
+        placement_(options.placement),
         compute_(options.compute),
         gpu_(device, attention_workspace(device)) {
     std::vector<Component> components = components_of(weights, options.placement);
     const Plan plan = cuda::Offload::plan(options.placement.policy, components);
-    arena_ = arena_of(weights, plan.arena_bytes);
+    arena_ = cuda::DeviceBuffer<std::byte>(plan.arena_bytes);
     offload_ = std::make_unique<cuda::Offload>(options.placement.policy, gpu_.streams, cuda::Stream::compute,
                                                cuda::Stream::copy, std::move(components), arena_.bytes());
     bind_all(weights, *offload_);
@@ -76,42 +92,29 @@ class CudaEngine final : public Engine<P> {
     const Level level = options.placement.policy.settings().level;
     const bool moves_in_steps =
         (level != Level::none && level != Level::model) || options.placement.policy.settings().budget_bytes.has_value();
+    for (const Weights::Home& home : weights.homes()) gpu_.observer.names.add(home.outline, home.bytes);
     if (!options.trace.empty()) {
       trace_path_ = options.trace;
       trace_ = std::make_unique<cuda::Trace>();
-      for (const Weights::Home& home : weights.homes()) trace_->name(home.outline, home.bytes);
-      gpu_.set_trace(trace_.get());
+      gpu_.observer.trace = trace_.get();
     }
     if (!options.tuned.empty()) {
       tuned_path_ = options.tuned;
       tuned_ = read_tuned(tuned_path_);
       gpu_.blas.tune(tuned_);
     }
-    gpu_.graphs = options.fusion == Fusion::on && (pins_->warnings.empty() || !moves_in_steps);
+    // Only the denoiser's weights move in the steps that are recorded.
+    gpu_.graphs = options.fusion == Fusion::on && (!moves_in_steps || pins_->holds(P::denoiser));
   }
 
   Result run(const Request& request, const PhaseWatcher& watcher) override {
-    if (trace_) trace_->start(gpu_.streams.handle(cuda::Stream::compute));
-    const OffloadStatistics before = offload_->statistics();
-    Result result;
-    switch (compute_) {
-      case DType::bf16:
-        result = run_as<bfloat16>(request, watcher);
-        break;
-      case DType::f16:
-        result = run_as<float16>(request, watcher);
-        break;
-      default:
-        result = run_as<float>(request, watcher);
-    }
-    traffic_.count(before, offload_->statistics());
-    traffic_.arena_bytes = arena_.size();
-    traffic_.workspace_bytes = result.workspace_bytes();
-    const std::size_t free = free_bytes();
-    traffic_.driver_bytes = free_before_ > free ? free_before_ - free : 0;
-    if (trace_) AtomicFile::write_text(trace_path_, trace_->json());
-    if (tuned_.changed()) AtomicFile::write_text(tuned_path_, tuned_.text());
-    return result;
+    return advised([&] { return watched(request, watcher); },
+                   [&](std::size_t bytes) {
+                     const std::size_t activations = gpu_.workspace.peak_bytes() + bytes;
+                     gpu_.workspace.release();
+                     return smaller_policies(weights_, placement_, arena_.size(), free_bytes() + arena_.size(),
+                                             activations);
+                   });
   }
   const Plan& plan() const override { return offload_->plan(); }
 
@@ -125,16 +128,41 @@ class CudaEngine final : public Engine<P> {
     return cuda::TunedAlgorithms::parse(text, path.string());
   }
 
-  /// @throws MemoryError that says which policies fit
-  static cuda::DeviceBuffer<std::byte> arena_of(const Weights& weights, std::size_t bytes) {
-    try {
-      return cuda::DeviceBuffer<std::byte>(bytes);
-    } catch (const cuda::CudaError& error) {
-      if (error.status != cudaErrorMemoryAllocation) throw;
-      std::vector<Outline> outlines;
-      for (const Weights::Home& home : weights.homes()) outlines.push_back(home.outline);
-      throw MemoryError(concat(error.what(), "; ", policies_that_fit(policy_costs(outlines), free_bytes())));
+  /// One call of the pipeline. Profilers see its phases, and what the driver counts is looked at at the end of each,
+  /// when its workspace is still there.
+  Result watched(const Request& request, const PhaseWatcher& watcher) {
+    if (trace_) trace_->start(gpu_.streams.handle(cuda::Stream::compute));
+    const OffloadStatistics before = offload_->statistics();
+    const std::size_t launches = gpu_.graph_launches;
+    std::size_t driver_peak = 0;
+    std::optional<cuda::Range> range;
+    const PhaseWatcher watch = [&](const char* phase, std::size_t done, std::size_t of) {
+      if (done == 0) range.emplace(phase);
+      if (done == of) {
+        range.reset();
+        const std::size_t free = free_bytes();
+        driver_peak = std::max(driver_peak, free_before_ > free ? free_before_ - free : 0);
+      }
+      watcher(phase, done, of);
+    };
+    Result result;
+    switch (compute_) {
+      case DType::bf16:
+        result = run_as<bfloat16>(request, watch);
+        break;
+      case DType::f16:
+        result = run_as<float16>(request, watch);
+        break;
+      default:
+        result = run_as<float>(request, watch);
     }
+    traffic_.count(before, offload_->statistics());
+    traffic_.arena_bytes = arena_.size();
+    traffic_.workspace_bytes = result.workspace_bytes();
+    traffic_.gpu = {.driver_peak_bytes = driver_peak, .graph_launches = gpu_.graph_launches - launches};
+    if (trace_) AtomicFile::write_text(trace_path_, trace_->json());
+    if (tuned_.changed()) AtomicFile::write_text(tuned_path_, tuned_.text());
+    return result;
   }
 
   template <Element T>
@@ -150,6 +178,8 @@ class CudaEngine final : public Engine<P> {
   std::size_t free_before_;
   std::shared_ptr<const Pins> pins_;
   Model& model_;
+  const Weights& weights_;
+  Placement placement_;
   DType compute_;
   std::filesystem::path trace_path_, tuned_path_;
   cuda::TunedAlgorithms tuned_;         // outlives who reads it
@@ -162,11 +192,23 @@ class CudaEngine final : public Engine<P> {
 template <Pipeline P>
 class CudaMachine final : public Machine<P> {
  public:
-  CudaMachine(int index, std::size_t pin_bytes) : device_(cuda::Device::open(index)), pin_bytes_(pin_bytes) {}
+  CudaMachine(int index, std::size_t pin_bytes) : device_(cuda::Device::open(index)), pin_bytes_(pin_bytes) {
+    cuda::probe();
+  }
 
   std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
                                     const EngineOptions& options) override {
-    return std::make_unique<CudaEngine<P>>(device_, model, weights, options, pins_of(weights));
+    return advised(
+        [&]() -> std::unique_ptr<Engine<P>> {
+          return std::make_unique<CudaEngine<P>>(device_, model, weights, options, pins_of(weights));
+        },
+        [&](std::size_t) {
+          const cuda::AttentionWorkspaceBytes attention = cuda::attention_workspace(device_);
+          const std::size_t arena_bytes =
+              cuda::Offload::plan(options.placement.policy, components_of(weights, options.placement)).arena_bytes;
+          return smaller_policies(weights, options.placement, arena_bytes, free_bytes(),
+                                  cuda::Blas::workspace_bytes + attention.scratch + attention.flags);
+        });
   }
   std::shared_ptr<const void> pin(const Weights& weights) override { return pins_of(weights); }
   std::string name() const override {
@@ -183,7 +225,7 @@ class CudaMachine final : public Machine<P> {
       pins = std::make_shared<const Pins>(weights, pin_bytes_);
       pins_ = pins;
       pinned_ = &weights;
-      warnings_ = pins->warnings;
+      warnings_ = pins->warnings();
     }
     return pins;
   }
@@ -198,8 +240,18 @@ class CudaMachine final : public Machine<P> {
 }  // namespace detail
 
 template <Pipeline P>
-bool cuda_available() {
-  return cuda::Device::available();
+bool cuda_available(std::string& trouble) {
+  const cudaError_t presence = cuda::Device::presence();
+  if (presence == cudaErrorNoDevice) return false;
+  try {
+    cuda::check(presence);
+    (void)cuda::Device::open(0);
+    cuda::probe();
+    return true;
+  } catch (const cuda::CudaError& error) {
+    trouble = error.what();
+    return false;
+  }
 }
 
 template <Pipeline P>

@@ -82,9 +82,10 @@ class Machine {
 template <Pipeline P>
 std::unique_ptr<Machine<P>> host_machine(int threads);
 
-/// Whether this program was built for GPUs, and finds one.
+/// Whether this program was built for GPUs, and finds one that it can use. Where there is one that it cannot use,
+/// `trouble` says why.
 template <Pipeline P>
-bool cuda_available();
+bool cuda_available(std::string& trouble);
 
 /// GPU `index`. At most `pin_bytes` of the weights' home memory are pinned. @throws ConfigError where the program was
 /// built without CUDA, Error when there is no such GPU

@@ -53,8 +53,8 @@ class HostEngine final : public Engine<P> {
     traffic_.count(before, offload_->statistics());
     traffic_.arena_bytes = offload_->peak_bytes() + in_place_bytes_;
     traffic_.workspace_bytes = result.workspace_bytes();
-    traffic_.stalls = streams_.stalls().count - stalls.count;
-    traffic_.stall_seconds = streams_.stalls().seconds - stalls.seconds;
+    traffic_.host = {.stalls = streams_.stalls().count - stalls.count,
+                     .stall_seconds = streams_.stalls().seconds - stalls.seconds};
     return result;
   }
   const Plan& plan() const override { return offload_->plan(); }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 #include "common/engine.hpp"
 #include "ebb/core/error.hpp"
@@ -10,7 +11,7 @@
 namespace ebb::examples {
 
 template <Pipeline P>
-bool cuda_available() {
+bool cuda_available(std::string&) {
   return false;
 }
 

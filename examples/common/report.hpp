@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,9 +23,17 @@ struct Traffic {
   std::size_t denoise_bytes_moved = 0;  // of these, during the denoising loop
   std::size_t copies = 0;               // transfers
   std::size_t misses = 0;               // units that had not been fetched ahead
-  std::size_t stalls = 0;               // times that compute waited for a transfer
-  double stall_seconds = 0;             // how long in all
-  std::size_t driver_bytes = 0;         // GPU: all memory taken, as the driver counts it; 0 on the host
+
+  struct Host {
+    std::size_t stalls = 0;    // times that compute waited for a transfer
+    double stall_seconds = 0;  // how long in all
+  };
+  struct Gpu {
+    std::size_t driver_peak_bytes = 0;  // what the driver had less of at the end of a phase, at most
+    std::size_t graph_launches = 0;     // steps that ran as a graph
+  };
+  std::optional<Host> host = {};  // what only one of the devices can tell
+  std::optional<Gpu> gpu = {};
 
   /// Counts what happened between two states of an offload group.
   void count(const OffloadStatistics& before, const OffloadStatistics& after) {
@@ -61,32 +70,34 @@ inline nlohmann::json to_json(const RunDescription& run, const LoadReport& load,
     weights[component] = {
         {"formats", formats}, {"stored_bytes", footprint.stored()}, {"allocated_bytes", footprint.allocated()}};
   }
-  return {{"device", run.device},
-          {"threads", run.threads},
-          {"compute", run.compute},
-          {"offload", run.offload},
-          {"load_seconds", load.seconds},
-          {"quantize_seconds", load.quantize_seconds},
-          {"text_seconds", phases.text.seconds},
-          {"denoise_seconds", phases.denoise.seconds},
-          {"decode_seconds", phases.decode.seconds},
-          {"step_seconds", phases.step_seconds},
-          {"weights", weights},
-          {"device_peak_bytes", traffic.arena_bytes + traffic.workspace_bytes},
-          {"arena_peak_bytes", traffic.arena_bytes},
-          {"workspace_peak_bytes", traffic.workspace_bytes},
-          {"text_workspace_bytes", phases.text.workspace_bytes},
-          {"denoise_workspace_bytes", phases.denoise.workspace_bytes},
-          {"decode_workspace_bytes", phases.decode.workspace_bytes},
-          {"driver_bytes", traffic.driver_bytes},
-          {"bytes_moved", traffic.bytes_moved},
-          {"bytes_moved_per_step",
-           phases.step_seconds.empty() ? 0 : traffic.denoise_bytes_moved / phases.step_seconds.size()},
-          {"copies", traffic.copies},
-          {"misses", traffic.misses},
-          {"stalls", traffic.stalls},
-          {"stall_seconds", traffic.stall_seconds},
-          {"warnings", phases.warnings}};
+  nlohmann::json report = {{"device", run.device},
+                           {"threads", run.threads},
+                           {"compute", run.compute},
+                           {"offload", run.offload},
+                           {"load_seconds", load.seconds},
+                           {"quantize_seconds", load.quantize_seconds},
+                           {"text_seconds", phases.text.seconds},
+                           {"denoise_seconds", phases.denoise.seconds},
+                           {"decode_seconds", phases.decode.seconds},
+                           {"step_seconds", phases.step_seconds},
+                           {"weights", weights},
+                           {"device_peak_bytes", traffic.arena_bytes + traffic.workspace_bytes},
+                           {"arena_peak_bytes", traffic.arena_bytes},
+                           {"workspace_peak_bytes", traffic.workspace_bytes},
+                           {"text_workspace_bytes", phases.text.workspace_bytes},
+                           {"denoise_workspace_bytes", phases.denoise.workspace_bytes},
+                           {"decode_workspace_bytes", phases.decode.workspace_bytes},
+                           {"bytes_moved", traffic.bytes_moved},
+                           {"bytes_moved_per_step",
+                            phases.step_seconds.empty() ? 0 : traffic.denoise_bytes_moved / phases.step_seconds.size()},
+                           {"copies", traffic.copies},
+                           {"misses", traffic.misses},
+                           {"warnings", phases.warnings}};
+  if (traffic.host) report.update({{"stalls", traffic.host->stalls}, {"stall_seconds", traffic.host->stall_seconds}});
+  if (traffic.gpu)
+    report.update(
+        {{"driver_peak_bytes", traffic.gpu->driver_peak_bytes}, {"graph_launches", traffic.gpu->graph_launches}});
+  return report;
 }
 
 /// Writes `report` as indented JSON; the file appears complete or not at all. @throws FileError

@@ -52,6 +52,12 @@ inline std::string in_mib(std::size_t bytes) {
   return std::move(text).str();
 }
 
+/// Tells the user, unless `--quiet` asks for silence.
+inline void warn(const RunOptions& options, const std::vector<std::string>& sentences) {
+  if (options.quiet) return;
+  for (const std::string& sentence : sentences) std::cerr << "warning: " << sentence << '\n';
+}
+
 /// The guide's rows, one after another, as a Markdown table. The last column is `largest_difference` of a result and
 /// the second row's: 0 for all offload policies.
 template <Pipeline P>
@@ -70,6 +76,7 @@ void compare(const RunOptions& options, typename P::Model& model, const Weights&
   std::vector<typename P::Result> results;
   std::vector<Traffic> traffic;
   const auto pins = machine.pin(weights);  // once for all rows
+  warn(options, machine.warnings());
   Progress progress(std::cerr, options.quiet ? ProgressStyle::quiet : progress_style());
   for (const Row& row : rows) {
     if (!options.quiet) std::cerr << row.label << '\n';
@@ -98,7 +105,7 @@ class Run {
   /// minutes of work, and loads the weights. @throws Error, Interrupted
   template <class Ready>
   Run(const RunOptions& options, typename P::Request& request, Ready ready)
-      : options_(options), machine_(options.machine<P>()), placement_(options.placement()) {
+      : options_(options), machine_(machine(options)), placement_(options.placement()) {
     check_writable(options.report);
     check_writable(options.trace);
     if (!std::filesystem::exists(options.tune)) check_writable(options.tune);
@@ -111,8 +118,8 @@ class Run {
     weights_ = std::make_unique<Weights>(*model_, WeightOptions{options.plan(), options.compute_type(),
                                                                 options.thread_count(), options.offload_to_disk});
     progress.finish();
-    warn(warnings);
-    warn(weights_->warnings());
+    warn(options_, warnings);
+    warn(options_, weights_->warnings());
     throw_if_interrupted();
   }
 
@@ -126,10 +133,10 @@ class Run {
     const auto engine = machine_->engine(
         *model_, *weights_,
         {.placement = placement_, .compute = options_.compute_type(), .trace = options_.trace, .tuned = options_.tune});
-    warn(machine_->warnings());
+    warn(options_, machine_->warnings());
     Progress progress(std::cerr, style());
     typename P::Result result = engine->run(request, watcher(progress));
-    warn(result.warnings);
+    warn(options_, result.warnings);
     traffic_ = engine->traffic();
     return result;
   }
@@ -148,9 +155,11 @@ class Run {
 
  private:
   ProgressStyle style() const { return options_.quiet ? ProgressStyle::quiet : progress_style(); }
-  void warn(const std::vector<std::string>& sentences) const {
-    if (options_.quiet) return;
-    for (const std::string& sentence : sentences) std::cerr << "warning: " << sentence << '\n';
+  static std::unique_ptr<Machine<P>> machine(const RunOptions& options) {
+    std::vector<std::string> warnings;
+    auto result = options.machine<P>(warnings);
+    warn(options, warnings);
+    return result;
   }
 
   const RunOptions& options_;

@@ -85,7 +85,7 @@ struct RunOptions {
         ->group(machine);
 
     const auto files = "Files";
-    app.add_option("--report", report, "JSON file with times, bytes and stalls")->group(files);
+    app.add_option("--report", report, "JSON file with times and bytes")->group(files);
     app.add_option("--trace", trace, "GPU: JSON timeline of modules and transfers, for chrome://tracing or Perfetto")
         ->group(files);
     app.add_option("--tune", tune,
@@ -123,12 +123,17 @@ struct RunOptions {
     return threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   }
 
-  /// The device that is named. @throws ConfigError
+  /// The device that is named. Where `auto` passes a GPU by that it cannot use, `warnings` says why.
+  /// @throws ConfigError
   template <Pipeline P>
-  std::unique_ptr<Machine<P>> machine() const {
+  std::unique_ptr<Machine<P>> machine(std::vector<std::string>& warnings) const {
     const bool indexed = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
                          device.find_first_not_of("0123456789", 5) == std::string::npos;
-    if (device == "host" || (device == "auto" && !cuda_available<P>())) return host_machine<P>(thread_count());
+    if (device == "host") return host_machine<P>(thread_count());
+    if (std::string trouble; device == "auto" && !cuda_available<P>(trouble)) {
+      if (!trouble.empty()) warnings.push_back(concat("the host computes, because the GPU cannot: ", trouble));
+      return host_machine<P>(thread_count());
+    }
     if (device != "auto" && device != "cuda" && !indexed)
       throw ConfigError(concat("--device ", device, ": expected auto, host, cuda or cuda:INDEX"));
     return cuda_machine<P>(indexed ? std::stoi(device.substr(5)) : 0,

@@ -17,6 +17,7 @@
 #include "ebb/cuda/loop.hpp"
 #include "ebb/cuda/norm.cuh"
 #include "ebb/cuda/ops.cuh"
+#include "ebb/cuda/probe.cuh"
 #include "ebb/cuda/quantize.cuh"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/cuda/stream.hpp"

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <random>
 #include <span>
+#include <stdexcept>
 #include <vector>
 
 #include "ebb/cuda/context.hpp"
+#include "ebb/cuda/loop.hpp"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/cuda/stream.hpp"
 #include "ebb/memory/storage.hpp"
@@ -84,13 +86,13 @@ struct Toy {
       }
     return state;
   }
-  template <class Group>
-  void pass(Group& group, DelayedStreams& streams, unsigned long long* state) {
+  template <class Group, class Streams>
+  void pass(Group& group, Streams& streams, unsigned long long* state, std::size_t count = 13) {
     const auto whole = group.enter(ebb::id_of(*this));
-    for (std::size_t i = 0; i < parts.size(); ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       const auto lease = group.enter(ebb::id_of(parts[i]));
       const ebb::Unit& unit = components[0].units[i];
-      streams.delay(Stream::compute);
+      if constexpr (requires { streams.delay(Stream::compute); }) streams.delay(Stream::compute);
       absorb<<<1, 256, 0, streams.handle(Stream::compute)>>>(
           reinterpret_cast<const std::uint32_t*>(group.address(0, unit.begin)), unit.bytes() / 4, state);
     }
@@ -167,5 +169,36 @@ TEST_CASE("a walk that was recorded with its copies can be launched again and ag
     std::vector<unsigned long long> found(1);
     state.download(found);
     CHECK(found[0] == toy.expected(walks));
+  }
+}
+
+TEST_CASE("a step that fails while it is recorded leaves weights that can be used") {
+  Toy toy(4);
+  const ebb::cuda::PinnedRegion pinned(toy.home.bytes());
+  ebb::cuda::Engine engine(ebb::cuda::Device::open(0), {});
+  for (const ebb::OffloadSpec& policy : policies(toy.home.size())) {
+    CAPTURE(policy.text());
+    const ebb::cuda::DeviceBuffer<std::byte> arena(ebb::cuda::Offload::plan(policy, toy.components).arena_bytes);
+    check(cudaMemset(arena.data(), 0xff, arena.size()));
+    const ebb::cuda::DeviceBuffer<unsigned long long> state(1);
+    state.upload(std::vector<unsigned long long>{1});
+    ebb::cuda::Offload group(policy, engine.streams, Stream::compute, Stream::copy, toy.components, arena.bytes());
+    const ebb::cuda::Context<float> ctx(engine, &group);
+    const auto prepare = [](std::size_t) {};
+    const auto done = [](std::size_t, double) {};
+    int issued = 0;
+    const auto fails = [&] {
+      toy.pass(group, engine.streams, state.data(), ++issued == 1 ? 13 : 6);
+      if (issued == 2) throw std::runtime_error("planted");
+    };
+    CHECK_THROWS_AS(repeat(ctx, 5, prepare, fails, done), std::runtime_error);
+    CHECK(!engine.streams.capturing());
+    const std::size_t before = engine.graph_launches;
+    repeat(
+        ctx, 5, prepare, [&] { toy.pass(group, engine.streams, state.data()); }, done);
+    CHECK(engine.graph_launches - before == 4);
+    std::vector<unsigned long long> found(1);
+    state.download(found);
+    CHECK(found[0] == toy.expected(6));
   }
 }

@@ -169,6 +169,8 @@ TEST_CASE("no policy, run length or lookahead changes a bit of a video on a GPU,
       CHECK(same(session.run(request, policy)));
       CHECK(session.traffic().arena_bytes <= session.bound_bytes());
       CHECK(session.traffic().bytes_moved > 0);
+      REQUIRE(session.traffic().gpu);
+      CHECK(session.traffic().gpu->graph_launches == request.steps - 1);
     }
   }
 }

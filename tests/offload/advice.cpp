@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -39,6 +40,16 @@ TEST_CASE("the costs of policies, and which of them fit") {
                                                                  " bytes)"));
   CHECK(ebb::policies_that_fit(costs, 1) ==
         ebb::concat("no offload policy fits in 1 bytes; --offload leaf (", 3 * linear, " bytes) needs least"));
+  CHECK(ebb::policies_that_fit(costs, 4 * linear + 100, linear + 100) ==
+        ebb::concat("in ", 3 * linear, " bytes (", 4 * linear + 100, " less ", linear + 100,
+                    " for activations and scratch) fit: --offload leaf (", 3 * linear, " bytes)"));
+  CHECK(ebb::policies_that_fit(costs, 1, 2) ==
+        ebb::concat("no offload policy fits in 0 bytes (1 less 2 for activations and scratch); --offload leaf (",
+                    3 * linear, " bytes) needs least"));
+
+  const std::vector<std::string> excluded{"transformer"};
+  for (const ebb::PolicyCost& cost : ebb::policy_costs(outlines, ebb::HomeMemory::separate, excluded))
+    CHECK(cost.arena_bytes == 8 * linear);
 
   ebb::nn::Linear alone = ebb::nn::Linear::make(8, 8);
   const std::vector<ebb::Outline> without_blocks{ebb::outline_of(alone, "projector")};

@@ -266,6 +266,26 @@ TEST_CASE("no copy is wasted when the last pass is announced") {
   CHECK(run.device.violation() == "");
 }
 
+TEST_CASE("weights that were forgotten in the middle of a pass are fetched again") {
+  Modules modules;
+  std::vector<Model> models;
+  models.push_back(make_model("transformer", {4, 4, 4, 4}, modules));
+  for (const ebb::OffloadSpec& policy : policies) {
+    CAPTURE(policy.text());
+    Run<ebb::OffloadSpec> run(policy, components_of(models), 1);
+    run.pass(0, upto(4));
+    run.pass(0, {0, 1});
+    run.group.forget();
+    CHECK(run.group.state().present.empty());
+    const std::size_t before = run.group.statistics().copies;
+    run.pass(0, upto(4));
+    CHECK(run.group.statistics().copies >= before + 4);
+    CHECK(run.group.peak_bytes() <= run.plan.arena_bytes);
+    run.device.synchronize(0);
+    CHECK(run.device.violation() == "");
+  }
+}
+
 TEST_CASE("without root calls, passes are found in the units that are entered") {
   Modules modules;
   std::vector<Model> models;

@@ -26,12 +26,27 @@ namespace ebb::cuda {
 
 /// A call of cuBLASLt that failed.
 struct BlasError : Error {
-  using Error::Error;
+  BlasError(const std::string& message, bool memory) : Error(message), out_of_memory(memory) {}
+  bool out_of_memory;  // of the device
 };
 
-/// @throws BlasError
+/// @throws BlasError that says what to do where memory ran out
 inline void check_blas(cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw BlasError(concat(call, ": ", cublasLtGetStatusString(status)));
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  const std::string message = concat(call, ": ", cublasLtGetStatusString(status));
+  std::size_t free = 0;
+  std::size_t total = 0;
+  const bool known = cudaMemGetInfo(&free, &total) == cudaSuccess;
+  (void)cudaGetLastError();
+  // What a handle allocates inside, it may report as not initialized: with so little left, memory is the reason.
+  constexpr std::size_t little = std::size_t{64} << 20;
+  const bool memory =
+      status == CUBLAS_STATUS_ALLOC_FAILED || (status == CUBLAS_STATUS_NOT_INITIALIZED && known && free < little);
+  if (!memory) throw BlasError(message, false);
+  throw BlasError(concat(message, "; the device has too little free memory",
+                         known ? concat(" (", free, " of ", total, " bytes)") : "",
+                         ": free what other processes hold (see nvidia-smi), or keep fewer weights on it (--offload)"),
+                  true);
 }
 
 /// What cuBLASLt fuses behind a product.

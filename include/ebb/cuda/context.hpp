@@ -27,14 +27,14 @@ using Workspace = BasicWorkspace<DeviceBuffer<std::byte>>;
 /// Offloading to the GPU, with a policy that is chosen at run time.
 using Offload = OffloadGroup<OffloadSpec, Streams>;
 
-/// A GPU that this build can use.
+/// A GPU. Whether this build has code for it, `probe` says (probe.cuh).
 struct Device {
   int index = 0;
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
 
-  /// Makes device `index` the calling thread's current one. @throws CudaError that says what to do when there is no GPU,
-  /// the driver is too old or there is no such device
+  /// Makes device `index` the calling thread's current one. @throws CudaError that says what to do when there is no
+  /// GPU, the driver is too old or there is no such device
   static Device open(int index) {
     int count = 0;
     check(cudaGetDeviceCount(&count));
@@ -47,12 +47,18 @@ struct Device {
     check(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
     return device;
   }
-  /// Whether a GPU and a driver for it are there.
-  static bool available() {
+  /// cudaSuccess where there is a GPU, cudaErrorNoDevice where there is none or no driver at all, and otherwise what
+  /// keeps a GPU from being used.
+  static cudaError_t presence() {
     int count = 0;
-    const bool found = cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-    if (!found) (void)cudaGetLastError();
-    return found;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    (void)cudaGetLastError();
+    if (status == cudaSuccess) return count > 0 ? cudaSuccess : cudaErrorNoDevice;
+    // Where no driver is installed the runtime calls it too old.
+    int driver = 0;
+    if (status == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0)
+      return cudaErrorNoDevice;
+    return status;
   }
 };
 
@@ -63,18 +69,14 @@ struct Engine {
     attention_scratch = DeviceBuffer<std::byte>(attention.scratch);
     attention_flags = DeviceBuffer<unsigned>(attention.flags / sizeof(unsigned));
     check(cudaMemset(attention_flags.data(), 0, attention.flags));  // kernels leave it zero
-  }
-
-  /// Modules and transfers are reported to `observer` from now on; null: to none.
-  void set_trace(Trace* observer) {
-    trace = observer;
-    streams.set_trace(observer);
+    streams.set_observer(&observer);
   }
 
   Device device;
   Fusion fusion = Fusion::on;
-  bool graphs = true;  // `repeat` may record steps; false where home memory that moves is not pinned
-  Trace* trace = nullptr;
+  bool graphs = true;  // `repeat` may record steps; false where home memory that moves in them is not pinned
+  std::size_t graph_launches = 0;
+  Observer observer;  // hears of modules and transfers
   Streams streams;
   Workspace workspace;
   Blas blas;
@@ -85,12 +87,12 @@ struct Engine {
 /// A module is computed with as long as this lives.
 struct Entered {
   Lease lease;
-  Trace::Scope scope;  // begins when the weights are there
+  Scope scope;  // begins when the weights are there
 };
 
-/// What a forward pass on the GPU runs with: the element type of activations, the engine with its streams and workspace,
-/// and, where weights move, the offload group. Everything is issued to the engine's compute stream; nothing waits for it
-/// but `download` and the end of `repeat`. Ops are found by argument-dependent lookup. Not thread-safe.
+/// What a forward pass on the GPU runs with: the element type of activations, the engine with its streams and
+/// workspace, and, where weights move, the offload group. Everything is issued to the engine's compute stream; nothing
+/// waits for it but `download` and the end of `repeat`. Ops are found by argument-dependent lookup. Not thread-safe.
 template <Element T>
 class Context : public Activations<T, Workspace> {
  public:
@@ -113,7 +115,7 @@ class Context : public Activations<T, Workspace> {
   Entered enter(const Module& module) const {
     const ModuleId id = id_of(module);
     Lease lease = offload_ ? offload_->enter(id) : Lease{};
-    return {std::move(lease), Trace::Scope(engine_->trace, id, stream())};
+    return {std::move(lease), Scope(engine_->observer, id, stream())};
   }
 
  private:

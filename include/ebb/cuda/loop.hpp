@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstddef>
+#include <vector>
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/cuda/check.hpp"
@@ -56,46 +57,78 @@ class StepClock {
   std::size_t reported_ = 0;
 };
 
+/// The graphs of a loop's steps. They end after the work that was launched, however the loop ends, and a step that was
+/// recorded but did not run leaves no trace in what is known of the weights.
+class Recordings {
+ public:
+  Recordings(Engine& engine, Offload* offload) : engine_(engine), offload_(offload) {}
+  Recordings(const Recordings&) = delete;
+  Recordings& operator=(const Recordings&) = delete;
+  ~Recordings() {
+    if (pending_) {
+      engine_.streams.abandon_capture();
+      if (offload_ != nullptr) offload_->forget();  // it counts copies as made that were only recorded
+    }
+    if (!graphs_.empty()) (void)cudaStreamSynchronize(engine_.streams.handle(Stream::compute));
+  }
+
+  /// Records what `body` issues and launches it. @return whether it can be launched again
+  template <class Body>
+  bool record(Body& body) {
+    const OffloadState before = offload_ != nullptr ? offload_->state() : OffloadState{};
+    pending_ = true;
+    engine_.streams.begin_capture();
+    body();
+    graphs_.push_back(engine_.streams.end_capture());
+    if (offload_ != nullptr) moved_ = offload_->since(before);
+    launch();
+    pending_ = false;
+    return offload_ == nullptr || offload_->state().present == before.present;
+  }
+  /// Launches the last recording once more.
+  void repeat() {
+    launch();
+    if (offload_ != nullptr) offload_->repeated(moved_);
+  }
+
+ private:
+  void launch() {
+    graphs_.back().launch(engine_.streams.handle(Stream::compute));
+    ++engine_.graph_launches;
+    engine_.streams.order(Stream::compute, Stream::copy);
+  }
+
+  Engine& engine_;
+  Offload* offload_;
+  std::vector<Graph> graphs_;  // all of them: the last but one may still run
+  OffloadRecord moved_;        // by the last one
+  bool pending_ = false;       // a recording has begun and not run
+};
+
 }  // namespace detail
 
 /// See ops/loop.hpp. The first step runs as it is issued; it also makes all memory and plans that the others need. A
 /// later one is recorded, transfers of weights included, and once a recording ends with the same weights on the device
-/// as it began with, all remaining steps are launches of that graph.
+/// as it began with, all remaining steps are launches of that graph. No module may be entered outside of the body.
 template <Element T, class Prepare, class Body, class Done>
 requires LoopParts<Prepare, Body, Done>
 void repeat(const Context<T>& ctx, std::size_t count, Prepare prepare, Body body, Done done) {
-  Streams& streams = ctx.engine().streams;
-  Offload* offload = ctx.offload();
-  struct Abandon {
-    Streams& streams;
-    ~Abandon() { streams.abandon_capture(); }
-  } const abandon{streams};
+  Engine& engine = ctx.engine();
+  detail::Recordings recordings(engine, ctx.offload());
   detail::StepClock<Done> clock(ctx.stream(), done);
-  Graph graph;
-  bool repeats = false;  // the graph leads from a state of the weights to the same state
-  OffloadRecord record;
+  bool repeats = false;  // the last recording leads from a state of the weights to the same state
   for (std::size_t step = 0; step < count; ++step) {
     prepare(step);
-    if (step == 0 || !ctx.engine().graphs || ctx.engine().trace != nullptr) {
+    if (step == 0 || !engine.graphs || engine.observer.trace != nullptr)
       body();
-    } else {
-      if (!repeats) {
-        const OffloadState before = offload ? offload->state() : OffloadState{};
-        streams.begin_capture();
-        body();
-        graph = streams.end_capture();
-        if (offload) record = offload->since(before);
-        repeats = !offload || offload->state().present == before.present;
-      } else if (offload) {
-        offload->repeated(record);
-      }
-      graph.launch(ctx.stream());
-      streams.order(Stream::compute, Stream::copy);
-    }
+    else if (repeats)
+      recordings.repeat();
+    else
+      repeats = recordings.record(body);
     clock.mark();
   }
   clock.finish();
-  streams.synchronize(Stream::compute);  // the graph must not end before its work
+  engine.streams.synchronize(Stream::compute);
 }
 
 }  // namespace ebb::cuda

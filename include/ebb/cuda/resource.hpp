@@ -27,8 +27,10 @@ class DeviceBuffer {
       std::size_t free = 0;
       std::size_t total = 0;
       check(cudaMemGetInfo(&free, &total));
-      throw CudaError(status, concat("device memory: asked for ", count * sizeof(T), " bytes, ", free, " of ",
-                                     total, " are free: offload more (--offload leaf), or free what others hold"));
+      throw CudaError(status,
+                      concat("device memory: asked for ", count * sizeof(T), " bytes, ", free, " of ", total,
+                             " are free: free what other processes hold, or keep fewer weights there (--offload)"),
+                      count * sizeof(T));
     }
     check(status);
     data_.reset(static_cast<T*>(memory));
@@ -61,22 +63,28 @@ class DeviceBuffer {
 class PinnedRegion {
  public:
   PinnedRegion() = default;
-  /// Pins `memory`, which outlives this. Where the system refuses, `pinned()` is false and transfers are merely slower.
+  /// Pins `memory`, which outlives this. Where the system refuses, `pinned()` is false, `status()` says why, and
+  /// transfers are merely slower.
   explicit PinnedRegion(std::span<const std::byte> memory) {
     if (memory.empty()) return;
     void* address = const_cast<std::byte*>(memory.data());  // only its pages are touched
-    if (cudaHostRegister(address, memory.size(), cudaHostRegisterDefault) == cudaSuccess ||
-        cudaHostRegister(address, memory.size(), cudaHostRegisterReadOnly) == cudaSuccess)
-      memory_.reset(address);
+    status_ = cudaHostRegister(address, memory.size(), cudaHostRegisterDefault);
+    // Read-only pages need the other flag, which not every GPU knows: a lack of memory is the better reason then.
+    if (status_ != cudaSuccess && status_ != cudaErrorMemoryAllocation)
+      status_ = cudaHostRegister(address, memory.size(), cudaHostRegisterReadOnly);
+    if (status_ == cudaSuccess) memory_.reset(address);
     (void)cudaGetLastError();
   }
   bool pinned() const { return memory_ != nullptr; }
+  /// What the system answered; cudaSuccess also where nothing was asked.
+  cudaError_t status() const { return status_; }
 
  private:
   struct Unpin {
     void operator()(void* memory) const noexcept { cudaHostUnregister(memory); }
   };
   std::unique_ptr<void, Unpin> memory_;
+  cudaError_t status_ = cudaSuccess;
 };
 
 }  // namespace ebb::cuda

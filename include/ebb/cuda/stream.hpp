@@ -56,8 +56,8 @@ class Graph {
 /// pinned (pageable memory is right too, but its copies keep the issuing thread waiting). One issuing thread.
 ///
 /// Between `begin_capture` and `end_capture` both streams record instead of running. What was issued before a capture
-/// has run before the captured work does, and what is issued after it runs later: at the borders the streams are joined,
-/// and so waits for events of another side of a border have nothing to add and are left out.
+/// has run before the captured work does, and what is issued after it runs later: at the borders the streams are
+/// joined, and so waits for events of another side of a border have nothing to add and are left out.
 class Streams {
  public:
   using Stream = cuda::Stream;
@@ -97,13 +97,13 @@ class Streams {
     if (event.epoch_ == epoch_) check(cudaStreamWaitEvent(handle(stream), event.handle_));
   }
   void copy(std::byte* target, const std::byte* source, std::size_t bytes, Stream stream) {
-    const Trace::Scope scope(trace_, source, bytes, handle(stream));
+    const Scope scope = observer_ == nullptr ? Scope() : Scope(*observer_, source, bytes, handle(stream));
     check(cudaMemcpyAsync(target, source, bytes, cudaMemcpyHostToDevice, handle(stream)));
   }
   void synchronize(Stream stream) { check(cudaStreamSynchronize(handle(stream))); }
 
-  /// Transfers are reported to `trace`, which outlives their issue; null: to none.
-  void set_trace(Trace* trace) { trace_ = trace; }
+  /// Transfers are reported to `observer`, which outlives their issue; null: to none.
+  void set_observer(const Observer* observer) { observer_ = observer; }
 
   /// Later work of `second` starts after all that `first` has been given.
   void order(Stream first, Stream second) {
@@ -147,7 +147,7 @@ class Streams {
   cudaStream_t compute_ = nullptr;
   cudaStream_t copy_ = nullptr;
   cudaEvent_t join_ = nullptr;
-  Trace* trace_ = nullptr;
+  const Observer* observer_ = nullptr;
   std::uint64_t epoch_ = 1;  // changes at every border of a capture
   bool capturing_ = false;
 };

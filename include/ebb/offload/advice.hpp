@@ -18,18 +18,19 @@ struct PolicyCost {
   std::size_t arena_bytes = 0;
 };
 
-/// What each kind of policy would need for the components that `outlines` describe; those that do not apply (block
-/// level without blocks) are left out.
-inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, HomeMemory home = HomeMemory::separate) {
+/// What each kind of policy would need for the components that `outlines` describe, of which those named in `excluded`
+/// stay on the device; policies that do not apply (block level without blocks) are left out.
+inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, HomeMemory home = HomeMemory::separate,
+                                            std::span<const std::string> excluded = {}) {
   std::vector<PolicyCost> costs;
   for (const char* name : {"none", "model", "block", "leaf"}) {
     const OffloadSpec policy = OffloadSpec::parse(name);
     try {
       std::vector<Component> components;
-      for (const Outline& outline : outlines) {
-        components.push_back(component_of(outline, nullptr, policy));
+      for (const Outline& outline : outlines) components.push_back(component_of(outline, nullptr, policy));
+      exclude(components, excluded);
+      for (const Outline& outline : outlines)
         if (outline.hoisted_begin != outline.begin) components.push_back(hoisted_component_of(outline, nullptr));
-      }
       costs.push_back({policy, make_plan(policy, components, home).arena_bytes});
     } catch (const ConfigError&) {  // does not apply
     }
@@ -37,8 +38,10 @@ inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, H
   return costs;
 }
 
-/// The end of a message about too little memory: which policies fit in `available` bytes.
-inline std::string policies_that_fit(std::span<const PolicyCost> costs, std::size_t available) {
+/// The end of a message about too little memory: which policies fit in `free` bytes, of which `others` are needed for
+/// something other than weights.
+inline std::string policies_that_fit(std::span<const PolicyCost> costs, std::size_t free, std::size_t others = 0) {
+  const std::size_t available = free > others ? free - others : 0;
   std::string fitting, smallest;
   std::size_t smallest_bytes = 0;
   for (const PolicyCost& cost : costs) {
@@ -49,9 +52,11 @@ inline std::string policies_that_fit(std::span<const PolicyCost> costs, std::siz
       smallest_bytes = cost.arena_bytes;
     }
   }
-  if (!fitting.empty()) return concat("in ", available, " bytes fit: ", fitting);
-  return concat("no offload policy fits in ", available, " bytes",
-                smallest.empty() ? "" : concat("; ", smallest, " needs least"));
+  const std::string room = others == 0
+                               ? concat(available, " bytes")
+                               : concat(available, " bytes (", free, " less ", others, " for activations and scratch)");
+  if (!fitting.empty()) return concat("in ", room, " fit: ", fitting);
+  return concat("no offload policy fits in ", room, smallest.empty() ? "" : concat("; ", smallest, " needs least"));
 }
 
 }  // namespace ebb

@@ -174,6 +174,14 @@ class OffloadGroup {
     }
   }
 
+  /// Counts all weights as absent from the device: for when work with copies was recorded that will never run. The next
+  /// pass fetches what it needs. Call it while no lease is held. Blocks until both streams are idle.
+  void forget() noexcept {
+    prefetcher_.forget();
+    open_.clear();
+    for (Running& running : running_) running.current = none;
+  }
+
   /// Most bytes of weights that were on the device at once; at most `plan().arena_bytes`.
   std::size_t peak_bytes() const { return prefetcher_.statistics().peak_bytes; }
 

@@ -108,6 +108,18 @@ class StreamPrefetcher {
     target.must_wait = true;
   }
 
+  /// Counts every unit as not fetched and not in use. Blocks until both streams are idle.
+  void forget() noexcept {
+    drain();
+    for (const std::size_t unit : occupants_) {
+      units_[unit]->present = false;
+      units_[unit]->in_use = false;
+    }
+    for (const auto& unit : units_) unit->must_wait = false;
+    occupants_.clear();
+    statistics_.present_bytes = 0;
+  }
+
   const TransferStatistics& statistics() const { return statistics_; }
   /// The units that are on the device or on their way, in the order of their fetches.
   const std::vector<std::size_t>& present_units() const { return occupants_; }
