@@ -246,6 +246,7 @@ void check_norms(testing::Random& random, std::size_t items, std::size_t rows, s
   for (const Activation activation : {Activation::none, Activation::silu})
     agrees("rms_norm",
            [&](auto& ctx, auto at, auto all) { rms_norm(ctx, at(x), all(gamma), 1e-6f, activation, at(y)); });
+  agrees("softmax", [&](auto& ctx, auto at, auto) { softmax(ctx, at(x), 0.25f, at(y)); });
   for (const bool together : {false, true})
     agrees(
         together ? "rms_norm_rope, all heads" : "rms_norm_rope",
