@@ -20,5 +20,6 @@
 #include "ebb/cuda/probe.cuh"
 #include "ebb/cuda/quantize.cuh"
 #include "ebb/cuda/resource.hpp"
+#include "ebb/cuda/softmax.cuh"
 #include "ebb/cuda/stream.hpp"
 #include "ebb/cuda/trace.hpp"

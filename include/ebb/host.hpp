@@ -10,5 +10,7 @@
 #include "ebb/host/linear.hpp"
 #include "ebb/host/loop.hpp"
 #include "ebb/host/norm.hpp"
+#include "ebb/host/quantize.hpp"
+#include "ebb/host/softmax.hpp"
 #include "ebb/host/stream.hpp"
 #include "ebb/host/transfer.hpp"

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "support/error.hpp"
 #include "support/random.hpp"
 
 using namespace ebb;
@@ -63,7 +64,7 @@ void check_attention_case(testing::Random& random, const AttentionShape& shape, 
           expected[(item * shape.query_tokens + query) * width + head * shape.head_dim + i] = sum;
         }
       }
-  CHECK(testing::error_of(y, expected) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(y, expected) < testing::operation_bound<T>);
 }
 
 }  // namespace

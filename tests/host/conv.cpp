@@ -8,6 +8,7 @@
 #include "ebb/epilogue/stages.hpp"
 #include "ebb/tensor/format_choice.hpp"
 #include "ebb/tensor/quantize.hpp"
+#include "support/error.hpp"
 #include "support/random.hpp"
 
 using namespace ebb;
@@ -64,7 +65,7 @@ void check_conv(testing::Random& random, std::size_t batch, std::size_t height, 
             }
           expected.push_back(sum);
         }
-  CHECK(testing::error_of(y, expected) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(y, expected) < testing::operation_bound<T>);
 }
 
 }  // namespace

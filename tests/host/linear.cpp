@@ -10,6 +10,7 @@
 #include "ebb/epilogue/stages.hpp"
 #include "ebb/tensor/format_choice.hpp"
 #include "ebb/tensor/quantize.hpp"
+#include "support/error.hpp"
 #include "support/random.hpp"
 
 using namespace ebb;
@@ -67,7 +68,7 @@ void check_product(testing::Random& random, const FormatChoice& choice, DType de
     }
     for (std::size_t gap = n; gap < y_stride; ++gap) CHECK(std::isnan(static_cast<float>(y[row * y_stride + gap])));
   }
-  CHECK(testing::error_of(found, expected) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(found, expected) < testing::operation_bound<T>);
 }
 
 FormatChoice choice_of(FormatChoice::Kind kind, std::size_t block = 64,
@@ -157,7 +158,7 @@ TEST_CASE("LLM.int8 multiplies outlier columns in 16 bits and the rest exactly i
           expected.push_back(static_cast<double>(sum) * largest * stored.scale(column) / (127.0 * 127.0) + rest);
         }
       }
-      CHECK(testing::error_of(y, expected) < 1e-5);
+      CHECK(testing::relative_error(y, expected) < 1e-5);
     }
 }
 

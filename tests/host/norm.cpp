@@ -7,6 +7,7 @@
 #include <cstring>
 #include <vector>
 
+#include "support/error.hpp"
 #include "support/random.hpp"
 
 using namespace ebb;
@@ -73,10 +74,10 @@ void check_rows(testing::Random& random, std::size_t rows, std::size_t width, st
       want_active.push_back(want_rms.back() / (1 + std::exp(-want_rms.back())));
     }
   }
-  CHECK(testing::error_of(plain, want_plain) < testing::operation_bound<T>);
-  CHECK(testing::error_of(modulated, want_modulated) < testing::operation_bound<T>);
-  CHECK(testing::error_of(rms, want_rms) < testing::operation_bound<T>);
-  CHECK(testing::error_of(active, want_active) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(plain, want_plain) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(modulated, want_modulated) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(rms, want_rms) < testing::operation_bound<T>);
+  CHECK(testing::relative_error(active, want_active) < testing::operation_bound<T>);
 }
 
 template <Element T>
@@ -107,7 +108,7 @@ void check_rope(testing::Random& random, std::size_t batch, std::size_t tokens, 
     }
   }
   // 16 bits are rounded twice here, as in the reference.
-  CHECK(testing::error_of(x, expected) < 1.5 * testing::operation_bound<T>);
+  CHECK(testing::relative_error(x, expected) < 1.5 * testing::operation_bound<T>);
 }
 
 template <Element T>
@@ -134,7 +135,7 @@ void check_groups(testing::Random& random, std::size_t batch, std::size_t side, 
           expected[index(i)] = activation == Activation::silu ? normed / (1 + std::exp(-normed)) : normed;
         }
       }
-    CHECK(testing::error_of(y, expected) < testing::operation_bound<T>);
+    CHECK(testing::relative_error(y, expected) < testing::operation_bound<T>);
   }
 }
 

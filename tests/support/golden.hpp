@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,26 +11,9 @@
 
 #include "common/config_file.hpp"
 #include "ebb/io/safetensors.hpp"
+#include "support/error.hpp"
 
 namespace ebb::testing {
-
-/// ||found - expected|| / ||expected||, in double. NaN never compares as small.
-template <class Found>
-double relative_error(std::span<const Found> found, std::span<const float> expected) {
-  double difference = 0.0;
-  double norm = 0.0;
-  if (found.size() != expected.size()) return std::nan("");
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    const double delta = double{static_cast<float>(found[i])} - double{expected[i]};
-    difference += delta * delta;
-    norm += double{expected[i]} * double{expected[i]};
-  }
-  return std::sqrt(difference / norm);
-}
-template <class Found>
-double relative_error(const std::vector<Found>& found, const std::vector<float>& expected) {
-  return relative_error(std::span<const Found>(found), std::span<const float>(expected));
-}
 
 /// A pipeline that diffusers wrote, and what diffusers computed with it (tests/golden/README.md lists the keys).
 /// `collection`: "pipelines" has those of FLUX, "wan" those of Wan.

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -64,8 +65,7 @@ class Blas {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
   ~Blas() {
-    for (auto& [key, plan] : plans_)
-      if (plan) plan->destroy();
+    plans_.clear();
     cublasLtDestroy(handle_);
   }
 
@@ -101,18 +101,19 @@ class Blas {
                   static_cast<std::size_t>(type_of<T>),
                   static_cast<std::size_t>(epilogue) * 2 + (residual != nullptr),
                   alignment(x.data) << 32 | alignment(weight.data) << 16 | alignment(y.data)};
-    const auto [at, is_new] = plans_.try_emplace(key);
-    if (is_new) {
+    auto at = plans_.find(key);
+    if (at == plans_.end()) {
       std::vector<cublasLtMatmulAlgo_t> proposed;
-      at->second = plan_of<T>(key, epilogue, proposed);
-      if (at->second) {
+      std::optional<Plan> plan = plan_of<T>(key, epilogue, proposed);
+      if (plan) {
         if (tuned_ != nullptr) {
-          point_to_bias(*at->second, epilogue, bias);
-          choose(*at->second, key, proposed, x, weight, residual, y, stream);
+          point_to_bias(*plan, epilogue, bias);
+          choose(*plan, key, proposed, x, weight, residual, y, stream);
         } else {
-          at->second->algorithm = proposed.front();
+          plan->algorithm = proposed.front();
         }
       }
+      at = plans_.emplace(key, std::move(plan)).first;  // only now: a choice that failed is made anew
     }
     if (!at->second) return false;
     point_to_bias(*at->second, epilogue, bias);
@@ -123,16 +124,21 @@ class Blas {
  private:
   using Key = std::array<std::size_t, 9>;
 
-  struct Plan {
-    cublasLtMatmulDesc_t operation = nullptr;
-    cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
-    cublasLtMatmulAlgo_t algorithm{};
-    void destroy() const {
-      cublasLtMatrixLayoutDestroy(y);
-      cublasLtMatrixLayoutDestroy(x);
-      cublasLtMatrixLayoutDestroy(weight);
-      cublasLtMatmulDescDestroy(operation);
+  template <auto destroy>
+  struct Destroy {
+    template <class Opaque>
+    void operator()(Opaque* handle) const noexcept {
+      destroy(handle);
     }
+  };
+  using Operation = std::unique_ptr<cublasLtMatmulDescOpaque_t, Destroy<cublasLtMatmulDescDestroy>>;
+  using Layout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, Destroy<cublasLtMatrixLayoutDestroy>>;
+  using Preference = std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, Destroy<cublasLtMatmulPreferenceDestroy>>;
+
+  struct Plan {
+    Operation operation;
+    Layout weight, x, y;
+    cublasLtMatmulAlgo_t algorithm{};
   };
 
   template <class T>
@@ -148,8 +154,9 @@ class Blas {
   template <class T>
   static void point_to_bias(const Plan& plan, BlasEpilogue epilogue, const T* bias) {
     if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
-      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
-                 "cublasLtMatmulDescSetAttribute");
+      check_blas(
+          cublasLtMatmulDescSetAttribute(plan.operation.get(), CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+          "cublasLtMatmulDescSetAttribute");
   }
 
   template <class T>
@@ -158,9 +165,9 @@ class Blas {
     const float one = 1.0f;
     const float beta = residual != nullptr ? 1.0f : 0.0f;
     // Row-major y [M, N] is the column-major transpose: its columns are rows of y.
-    return cublasLtMatmul(handle_, plan.operation, &one, weight.data, plan.weight, x.data, plan.x, &beta,
-                          residual != nullptr ? residual : y.data, plan.y, y.data, plan.y, &plan.algorithm,
-                          workspace_.data(), workspace_bytes, stream);
+    return cublasLtMatmul(handle_, plan.operation.get(), &one, weight.data, plan.weight.get(), x.data, plan.x.get(),
+                          &beta, residual != nullptr ? residual : y.data, plan.y.get(), y.data, plan.y.get(),
+                          &plan.algorithm, workspace_.data(), workspace_bytes, stream);
   }
 
   /// Settles a plan's algorithm by what is stored, or by what is fastest.
@@ -173,8 +180,8 @@ class Blas {
     if (const auto stored = tuned_->find(environment_, name)) {
       plan.algorithm = std::bit_cast<cublasLtMatmulAlgo_t>(stored->algorithm);
       cublasLtMatmulHeuristicResult_t result{};
-      if (cublasLtMatmulAlgoCheck(handle_, plan.operation, plan.weight, plan.x, plan.y, plan.y, &plan.algorithm,
-                                  &result) == CUBLAS_STATUS_SUCCESS &&
+      if (cublasLtMatmulAlgoCheck(handle_, plan.operation.get(), plan.weight.get(), plan.x.get(), plan.y.get(),
+                                  plan.y.get(), &plan.algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
           result.workspaceSize <= workspace_bytes)
         return;
     }
@@ -238,9 +245,11 @@ class Blas {
     (void)type;
     (void)fused;
     Plan plan;
-    check_blas(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    cublasLtMatmulDesc_t operation = nullptr;
+    check_blas(cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
+    plan.operation.reset(operation);
     const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-      check_blas(cublasLtMatmulDescSetAttribute(plan.operation, attribute, &value, sizeof(value)),
+      check_blas(cublasLtMatmulDescSetAttribute(plan.operation.get(), attribute, &value, sizeof(value)),
                  "cublasLtMatmulDescSetAttribute");
     };
     set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
@@ -251,17 +260,21 @@ class Blas {
     set(CUBLASLT_MATMUL_DESC_EPILOGUE, kind);
     if (epilogue == BlasEpilogue::bias || epilogue == BlasEpilogue::bias_gelu)
       set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, type_of<T>);
-    const auto layout = [](cublasLtMatrixLayout_t* target, std::size_t rows, std::size_t columns, std::size_t stride) {
-      check_blas(cublasLtMatrixLayoutCreate(target, type_of<T>, rows, columns, static_cast<std::int64_t>(stride)),
+    const auto layout = [](std::size_t rows, std::size_t columns, std::size_t stride) {
+      cublasLtMatrixLayout_t created = nullptr;
+      check_blas(cublasLtMatrixLayoutCreate(&created, type_of<T>, rows, columns, static_cast<std::int64_t>(stride)),
                  "cublasLtMatrixLayoutCreate");
+      return Layout(created);
     };
-    layout(&plan.weight, k, n, weight_stride);
-    layout(&plan.x, k, m, x_stride);
-    layout(&plan.y, n, m, y_stride);
-    cublasLtMatmulPreference_t preference = nullptr;
-    check_blas(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
+    plan.weight = layout(k, n, weight_stride);
+    plan.x = layout(k, m, x_stride);
+    plan.y = layout(n, m, y_stride);
+    cublasLtMatmulPreference_t preferred = nullptr;
+    check_blas(cublasLtMatmulPreferenceCreate(&preferred), "cublasLtMatmulPreferenceCreate");
+    const Preference preference(preferred);
     const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
-      cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value));
+      check_blas(cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)),
+                 "cublasLtMatmulPreferenceSetAttribute");
     };
     prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
     // Parts of a divided sum stay float32: the other schemes round each to T, so that y depends on how K was divided.
@@ -273,18 +286,14 @@ class Blas {
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, aligned(0));
     std::array<cublasLtMatmulHeuristicResult_t, 16> found{};
     int count = 0;
-    const cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.weight, plan.x, plan.y, plan.y, preference,
-                                       tuned_ != nullptr ? static_cast<int>(found.size()) : 1, found.data(), &count);
-    cublasLtMatmulPreferenceDestroy(preference);
+    const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+        handle_, plan.operation.get(), plan.weight.get(), plan.x.get(), plan.y.get(), plan.y.get(), preference.get(),
+        tuned_ != nullptr ? static_cast<int>(found.size()) : 1, found.data(), &count);
     if (status == CUBLAS_STATUS_SUCCESS)
       for (int i = 0; i < count; ++i)
         if (found[static_cast<std::size_t>(i)].state == CUBLAS_STATUS_SUCCESS)
           proposed.push_back(found[static_cast<std::size_t>(i)].algo);
-    if (proposed.empty()) {
-      plan.destroy();
-      return std::nullopt;
-    }
+    if (proposed.empty()) return std::nullopt;
     return plan;
   }
 

@@ -159,18 +159,6 @@ struct Upsample {
 };
 
 template <class T>
-struct Gather {
-  Matrix<const T> table;
-  const std::int32_t* ids;
-  Matrix<T> y;
-  template <int width>
-  __device__ void operator()(std::size_t row, std::size_t column) const {
-    const T* from = table.row(static_cast<std::size_t>(__ldg(ids + row))) + column;
-    *reinterpret_cast<Pack<T, width>*>(y.row(row) + column) = *reinterpret_cast<const Pack<T, width>*>(from);
-  }
-};
-
-template <class T>
 struct TimestepEmbedding {
   const float* timesteps;
   Matrix<T> y;
@@ -267,15 +255,6 @@ cudaError_t launch_upsample_nearest(std::type_identity_t<Image<const T>> x, Imag
   const std::size_t columns = y.width * y.channels;
   return vectorizable(x.pixels(), y.pixels()) ? detail::launch_elementwise<vector_width<T>>(rows, columns, body, stream)
                                               : detail::launch_elementwise<1>(rows, columns, body, stream);
-}
-
-/// y[i] = table[ids[i]]. The caller has checked that the ids (on the device) lie in the table.
-template <Element T>
-cudaError_t launch_gather_rows(std::type_identity_t<Matrix<const T>> table, const std::int32_t* ids, Matrix<T> y,
-                               cudaStream_t stream) noexcept {
-  const detail::Gather<T> body{table, ids, y};
-  return vectorizable(table, y) ? detail::launch_elementwise<vector_width<T>>(y.rows, y.columns, body, stream)
-                                : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
 }
 
 /// Cosines, then sines, of each timestep's frequencies; see ops/elementwise.hpp.

@@ -4,9 +4,11 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -19,11 +21,15 @@
 #include "ebb/cuda/group_norm.cuh"
 #include "ebb/cuda/linear.cuh"
 #include "ebb/cuda/norm.cuh"
+#include "ebb/cuda/quantize.cuh"
+#include "ebb/cuda/softmax.cuh"
 #include "ebb/epilogue/stages.hpp"
 #include "ebb/ops/attention.hpp"
 #include "ebb/ops/conv.hpp"
 #include "ebb/ops/elementwise.hpp"
 #include "ebb/ops/norm.hpp"
+#include "ebb/ops/quantize.hpp"
+#include "ebb/ops/softmax.hpp"
 #include "ebb/ops/transfer.hpp"
 #include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/dequantize.hpp"
@@ -206,6 +212,84 @@ void group_norm(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, s
     check(launch_group_norm(x, groups, gamma.data(), beta.data(), epsilon, Silu{}, y, scratch.data(), ctx.stream()));
   else
     check(launch_group_norm(x, groups, gamma.data(), beta.data(), epsilon, Identity{}, y, scratch.data(), ctx.stream()));
+}
+
+// ops/softmax.hpp
+
+template <Element T>
+void softmax(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, float scale, Matrix<T> y) {
+  check_softmax(x, y);
+  check(launch_softmax(x, scale, y, ctx.stream()));
+}
+
+// ops/quantize.hpp
+
+template <Element T, QuantFormat Format>
+void quantize(const Context<T>& ctx, std::type_identity_t<std::span<const T>> values,
+              const QuantizedTensor<Format>& target, std::span<std::byte> segment, std::string_view tensor_name) {
+  check_quantize(tensor_name, values.size(), target.shape(), target.bytes(), segment.data(), segment.size());
+  const SegmentLayout& layout = target.layout();
+  auto* codes = reinterpret_cast<typename Format::Code*>(segment.data() + layout.codes_offset);
+  if (target.bytes() != 0) check(cudaMemsetAsync(segment.data(), 0, target.bytes(), ctx.stream()));  // for the padding
+  if constexpr (DenseFormat<Format>) {
+    check(launch_map(Matrix<const T>(values.data(), 1, values.size()), Identity{},
+                     Matrix<typename Format::Code>(codes, 1, values.size()), ctx.stream()));
+  } else {
+    const auto frame = ctx.workspace().frame();
+    const auto first_not_finite = ctx.template array<unsigned long long>(1);
+    check(cudaMemsetAsync(first_not_finite.data(), 0xff, first_not_finite.size_bytes(), ctx.stream()));
+    float* scales = reinterpret_cast<float*>(segment.data() + layout.scales_offset);
+    if constexpr (BlockFormat<Format>) {
+      if (target.nested()) scales = ctx.template array<float>(target.groups()).data();
+      check(launch_quantize<Format>(values.data(), values.size(),
+                                    static_cast<unsigned>(std::countr_zero(target.options().block_size)), codes, scales,
+                                    first_not_finite.data(), ctx.stream()));
+      if (target.nested()) {
+        std::byte* nested = segment.data() + layout.nested_offset;
+        check(launch_quantize_scales(
+            scales, target.groups(), reinterpret_cast<std::uint8_t*>(segment.data() + layout.scales_offset),
+            reinterpret_cast<float*>(nested + nested_map_at), reinterpret_cast<float*>(nested + nested_scales_at),
+            reinterpret_cast<float*>(nested + nested_mean_at(layout)), ctx.stream()));
+      }
+    } else {
+      check(launch_quantize<Format>(values.data(), target.groups(), target.group(), codes, scales,
+                                    first_not_finite.data(), ctx.stream()));
+    }
+    std::array<unsigned long long, 1> first{};
+    download(ctx, first_not_finite, std::span<unsigned long long>(first));
+    if (first[0] != all_finite) {
+      std::array<T, 1> value{};
+      download(ctx, values.subspan(first[0], 1), std::span<T>(value));
+      throw ValueError(concat("tensor '", tensor_name, "': element ", first[0], " is ", static_cast<float>(value[0]),
+                              ", which ", Format::name, " cannot hold: expected finite numbers",
+                              PreparingFormat<Format> ? " that fit float16" : "",
+                              "; check the checkpoint or exclude the tensor from quantization"));
+    }
+  }
+}
+
+template <Element T, QuantFormat Format>
+void dequantize(const Context<T>& ctx, const QuantizedTensor<Format>& tensor, std::type_identity_t<std::span<T>> out) {
+  check_dequantize(tensor.shape(), out.data(), out.size());
+  if constexpr (DenseFormat<Format>)
+    check(launch_map(Matrix<const typename Format::Code>(tensor.values().data(), 1, out.size()), Identity{},
+                     Matrix<T>(out.data(), 1, out.size()), ctx.stream()));
+  else if constexpr (BlockFormat<Format>)
+    check(launch_dequantize<Format>(blockwise_tensor(tensor), out.data(), ctx.stream()));
+  else
+    check(launch_dequantize<Format>(tensor.codes().data(), tensor.scales().data(), tensor.groups(), tensor.group(),
+                                    out.data(), ctx.stream()));
+}
+
+template <Element T, QuantFormat... Formats>
+void quantize(const Context<T>& ctx, std::type_identity_t<std::span<const T>> values, const AnyOf<Formats...>& target,
+              std::span<std::byte> segment, std::string_view tensor_name) {
+  target.visit([&](const auto& tensor) { quantize(ctx, values, tensor, segment, tensor_name); });
+}
+
+template <Element T, QuantFormat... Formats>
+void dequantize(const Context<T>& ctx, const AnyOf<Formats...>& tensor, std::type_identity_t<std::span<T>> out) {
+  tensor.visit([&](const auto& chosen) { dequantize(ctx, chosen, out); });
 }
 
 // ops/conv.hpp

@@ -7,6 +7,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/cuda/blockwise.cuh"
+#include "ebb/format/dynamic8.hpp"
 #include "ebb/format/fp8.hpp"
 #include "ebb/format/int8.hpp"
 
@@ -91,6 +92,43 @@ __global__ void __launch_bounds__(quantize_threads)
     codes[first + column] = Format::encode(prepared<Format>(static_cast<float>(values[first + column])), inverse);
 }
 
+/// One thread block. The sum goes from the first to the last in double, as on the host: another order would round
+/// otherwise. The threads only bring the numbers near to the one that adds.
+inline __global__ void __launch_bounds__(quantize_threads)
+    mean_of_scales_kernel(const float* __restrict__ scales, std::size_t count, float* __restrict__ mean) {
+  __shared__ float near[quantize_threads];
+  double sum = 0.0;
+  for (std::size_t begin = 0; begin < count; begin += quantize_threads) {
+    if (begin + threadIdx.x < count) near[threadIdx.x] = scales[begin + threadIdx.x];
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      const auto some = static_cast<unsigned>(min(count - begin, std::size_t{quantize_threads}));
+      for (unsigned i = 0; i < some; ++i) sum += static_cast<double>(near[i]);
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) *mean = count == 0 ? 0.0f : static_cast<float>(sum / static_cast<double>(count));
+}
+
+/// One thread block a nested block, one thread a scale.
+inline __global__ void __launch_bounds__(nested_block_size)
+    quantize_scales_kernel(const float* __restrict__ scales, std::size_t count, const float* __restrict__ map,
+                           const float* __restrict__ mean, std::uint8_t* __restrict__ codes,
+                           float* __restrict__ nested_scales) {
+  __shared__ unsigned warp_bits[nested_block_size / 32];
+  const std::size_t at = blockIdx.x * nested_block_size + threadIdx.x;
+  const float residual = at < count ? scales[at] - *mean : 0.0f;
+  unsigned bits = warp_largest(magnitude_bits(residual));
+  if (threadIdx.x % 32 == 0) warp_bits[threadIdx.x / 32] = bits;
+  __syncthreads();
+#pragma unroll
+  for (unsigned warp = 0; warp < nested_block_size / 32; ++warp) bits = max(bits, warp_bits[warp]);
+  const float largest = __uint_as_float(bits);
+  if (threadIdx.x == 0) nested_scales[blockIdx.x] = largest;
+  if (at >= count) return;
+  codes[at] = largest == 0.0f ? std::uint8_t{0} : dynamic_code(residual * (1.0f / largest), map);
+}
+
 }  // namespace detail
 
 /// Quantizes to 4 bits: byte-equal codes and scales to `ebb::quantize` on the host. Enqueued on `stream`.
@@ -120,6 +158,26 @@ cudaError_t launch_quantize(const T* values, std::size_t rows, std::size_t colum
   if (rows == 0 || columns == 0) return cudaSuccess;
   detail::quantize_rowwise_kernel<Format, T><<<static_cast<unsigned>(rows), detail::quantize_threads, 0, stream>>>(
       values, columns, codes, scales, first_not_finite);
+  return cudaGetLastError();
+}
+
+/// Double quantization, the second stage: what `launch_quantize` to 4 bits left as scales becomes 8-bit codes and
+/// nested state, byte-equal to the host's. Enqueued on `stream`. For set-up: the mean is summed one by one.
+///
+/// @param scales [count] on the device; the four that follow are written, on the device as well
+/// @param codes  [count]; `map` [256]: the values of the codes; `nested_scales` [ceil(count / 256)]; `mean` one number
+/// @return cudaErrorInvalidValue for 2^39 scales and more
+inline cudaError_t launch_quantize_scales(const float* scales, std::size_t count, std::uint8_t* codes, float* map,
+                                          float* nested_scales, float* mean, cudaStream_t stream) noexcept {
+  const std::size_t nested_blocks = (count + nested_block_size - 1) / nested_block_size;
+  if (nested_blocks >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
+  const cudaError_t status =
+      cudaMemcpyAsync(map, dynamic_map.data(), sizeof(dynamic_map), cudaMemcpyHostToDevice, stream);
+  if (status != cudaSuccess) return status;
+  detail::mean_of_scales_kernel<<<1, detail::quantize_threads, 0, stream>>>(scales, count, mean);
+  if (count != 0)
+    detail::quantize_scales_kernel<<<static_cast<unsigned>(nested_blocks), nested_block_size, 0, stream>>>(
+        scales, count, map, mean, codes, nested_scales);
   return cudaGetLastError();
 }
 
