@@ -1,11 +1,16 @@
 // Offloading with real streams, events and copies: whatever the streams' speeds, computation sees the right bytes.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <random>
 #include <span>
 #include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "ebb/cuda/context.hpp"
@@ -14,6 +19,7 @@
 #include "ebb/cuda/stream.hpp"
 #include "ebb/memory/storage.hpp"
 #include "ebb/offload/group.hpp"
+#include "support/offload_scenario.hpp"
 
 namespace {
 
@@ -41,6 +47,8 @@ __global__ void absorb(const std::uint32_t* words, std::size_t count, unsigned l
 /// Streams whose work takes random time.
 class DelayedStreams : public ebb::cuda::Streams {
  public:
+  explicit DelayedStreams(std::uint64_t seed = 7) : random_(static_cast<unsigned>(seed)) {}
+
   void copy(std::byte* target, const std::byte* source, std::size_t bytes, Stream stream) {
     delay(stream);
     Streams::copy(target, source, bytes, stream);
@@ -49,10 +57,78 @@ class DelayedStreams : public ebb::cuda::Streams {
     if (random_() % 2 == 0) spin<<<1, 1, 0, handle(stream)>>>(random_() % 30000);
   }
 
+  /// Lets a random time pass on the issuing thread.
+  void idle() { std::this_thread::sleep_for(std::chrono::microseconds(random_() % 50)); }
+
  private:
-  std::mt19937 random_{7};
+  std::mt19937 random_;
 };
 static_assert(ebb::Backend<DelayedStreams>);
+
+/// What `absorb` does.
+std::uint64_t absorbed(std::uint64_t state, const std::byte* bytes, std::size_t count) {
+  const auto* words = reinterpret_cast<const std::uint32_t*>(bytes);
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < count / 4; ++i) sum += (words[i] + 1ull) * (2 * i + 1);
+  return state * 6364136223846793005ull + sum;
+}
+
+/// A GPU for random pipelines: work goes into a checksum, which the host computes from home memory as well.
+class CheckedStreams : public DelayedStreams {
+ public:
+  using Arena = ebb::cuda::DeviceBuffer<std::byte>;
+  struct Fault {};
+  static constexpr Stream compute_stream = Stream::compute, copy_stream = Stream::copy;
+
+  CheckedStreams(std::uint64_t seed, std::byte* arena, std::size_t arena_bytes, Fault = {})
+      : DelayedStreams(seed), random_(static_cast<unsigned>(seed)) {
+    if (arena_bytes != 0) check(cudaMemset(arena, 0xff, arena_bytes));
+    state_.upload(std::vector{expected_});
+    check(cudaDeviceSynchronize());
+  }
+
+  void adopt(std::span<std::byte> home) {
+    for (std::byte& byte : home) byte = static_cast<std::byte>(random_());
+    pinned_.emplace_back(home);
+  }
+  void wait(Stream stream, Event& event) {
+    ++waits_[stream == Stream::compute ? 0 : 1];
+    DelayedStreams::wait(stream, event);
+  }
+  void copy(std::byte* target, const std::byte* source, std::size_t bytes, Stream stream) {
+    if (std::exchange(fail_next_copy, false)) throw ebb::FileError("planted: the copy could not be issued");
+    DelayedStreams::copy(target, source, bytes, stream);
+  }
+  void synchronize(Stream stream) {
+    ++host_blocked;
+    DelayedStreams::synchronize(stream);
+  }
+  void compute(const std::byte* place, const std::byte* home, std::size_t bytes) {
+    if (bytes == 0) return;  // an empty unit is nowhere
+    expected_ = absorbed(expected_, home, bytes);
+    delay(Stream::compute);
+    absorb<<<1, 256, 0, handle(Stream::compute)>>>(reinterpret_cast<const std::uint32_t*>(place), bytes / 4,
+                                                   state_.data());
+    check(cudaGetLastError());
+  }
+  std::string violation() const {
+    std::vector<unsigned long long> found(1);
+    state_.download(found);
+    return found[0] == expected_ ? "" : "the GPU computed on other bytes";
+  }
+  std::size_t waits(Stream stream) const { return waits_[stream == Stream::compute ? 0 : 1]; }
+
+  std::size_t host_blocked = 0;
+  bool fail_next_copy = false;
+
+ private:
+  std::mt19937 random_;
+  unsigned long long expected_ = 1;
+  ebb::cuda::DeviceBuffer<unsigned long long> state_{1};
+  std::vector<ebb::cuda::PinnedRegion> pinned_;
+  std::size_t waits_[2] = {};
+};
+static_assert(ebb::test::TestedDevice<CheckedStreams>);
 
 struct Part {
   int number;
@@ -78,12 +154,7 @@ struct Toy {
   std::uint64_t expected(int passes) const {
     std::uint64_t state = 1;
     for (int pass = 0; pass < passes; ++pass)
-      for (const ebb::Unit& unit : components[0].units) {
-        const auto* words = reinterpret_cast<const std::uint32_t*>(home.data() + unit.begin);
-        std::uint64_t sum = 0;
-        for (std::size_t i = 0; i < unit.bytes() / 4; ++i) sum += (words[i] + 1ull) * (2 * i + 1);
-        state = state * 6364136223846793005ull + sum;
-      }
+      for (const ebb::Unit& unit : components[0].units) state = absorbed(state, home.data() + unit.begin, unit.bytes());
     return state;
   }
   template <class Group, class Streams>
@@ -112,6 +183,12 @@ std::vector<ebb::OffloadSpec> policies(std::size_t all) {
   return result;
 }
 
+/// The policies that walk longest: leaves that are streamed, and a budget that keeps half of them.
+bool thorough(const ebb::OffloadSpec& policy) {
+  const ebb::OffloadSettings settings = policy.settings();
+  return settings.level == ebb::Level::leaf && settings.lookahead == 1;
+}
+
 }  // namespace
 
 TEST_CASE("walks under random delays in either stream compute the same") {
@@ -119,21 +196,32 @@ TEST_CASE("walks under random delays in either stream compute the same") {
     Toy toy(seed);
     const ebb::cuda::PinnedRegion pinned(toy.home.bytes());
     CHECK(pinned.pinned());
+    const std::uint64_t expected = toy.expected(1);
     for (const ebb::OffloadSpec& policy : policies(toy.home.size())) {
       CAPTURE(policy.text());
       DelayedStreams streams;
       using Group = ebb::OffloadGroup<ebb::OffloadSpec, DelayedStreams>;
       const ebb::cuda::DeviceBuffer<std::byte> arena(Group::plan(policy, toy.components).arena_bytes);
+      // Each walk has a checksum of its own, so that the host need not wait between walks.
+      const std::size_t walks = thorough(policy) ? 1000 : 100;
+      const ebb::cuda::DeviceBuffer<unsigned long long> states(walks);
       check(cudaMemset(arena.data(), 0xff, arena.size()));
-      const ebb::cuda::DeviceBuffer<unsigned long long> state(1);
-      state.upload(std::vector<unsigned long long>{1});
+      states.upload(std::vector<unsigned long long>(walks, 1));
+      check(cudaDeviceSynchronize());
       Group group(policy, streams, Stream::compute, Stream::copy, toy.components, arena.bytes());
-      for (int walk = 0; walk < 100; ++walk) toy.pass(group, streams, state.data());
-      std::vector<unsigned long long> found(1);
+      for (std::size_t walk = 0; walk < walks; ++walk) toy.pass(group, streams, states.data() + walk);
+      std::vector<unsigned long long> found(walks);
       streams.synchronize(Stream::compute);
-      state.download(found);
-      CHECK(found[0] == toy.expected(100));
+      states.download(found);
+      CHECK(std::ranges::count(found, expected) == static_cast<std::ptrdiff_t>(walks));
     }
+  }
+}
+
+TEST_CASE("random pipelines on the GPU compute on the right bytes under random delays in either stream") {
+  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+    CAPTURE(seed);
+    REQUIRE(ebb::test::run_random<CheckedStreams>(seed).violation == "");
   }
 }
 
@@ -148,6 +236,7 @@ TEST_CASE("a walk that was recorded with its copies can be launched again and ag
     check(cudaMemset(arena.data(), 0xff, arena.size()));
     const ebb::cuda::DeviceBuffer<unsigned long long> state(1);
     state.upload(std::vector<unsigned long long>{1});
+    check(cudaDeviceSynchronize());  // the streams do not wait for the one of the memset
     Group group(policy, streams, Stream::compute, Stream::copy, toy.components, arena.bytes());
     int walks = 0;
     toy.pass(group, streams, state.data());

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -74,20 +75,29 @@ class Twin {
   std::span<T> device_elements() { return {copy_.data(), copy_.size()}; }
 
   /// Relative Frobenius distance of the GPU's numbers from the host's in float32; NaN where the GPU wrote between rows.
-  double distance() const {
+  double distance() const { return distance_but_for(rows_); }
+  /// The same without one row.
+  double distance_but_for(std::size_t row) const {
     const std::vector<T> copied = found();
     std::vector<float> numbers, expected;
     for (std::size_t i = 0; i < copied.size(); ++i) {
-      if (i % stride_ < columns_) {
+      if (i % stride_ >= columns_) {
+        if (static_cast<float>(copied[i]) != wide_[i]) return std::nan("");
+      } else if (i / stride_ != row) {
         numbers.push_back(copied[i]);
         expected.push_back(wide_[i]);
-      } else if (static_cast<float>(copied[i]) != wide_[i]) {
-        return std::nan("");
       }
     }
     return relative_error(numbers, expected);
   }
-  /// The same, relative to numbers of size one where the expected ones are smaller.
+  /// Whether all of a row is NaN on both.
+  bool undefined(std::size_t row) const {
+    const std::vector<T> copied = found();
+    for (std::size_t i = row * stride_; i < row * stride_ + columns_; ++i)
+      if (!std::isnan(static_cast<float>(copied[i])) || !std::isnan(wide_[i])) return false;
+    return true;
+  }
+  /// `distance`, relative to numbers of size one where the expected ones are smaller.
   double distance_of_ones() const {
     double norm = 0.0;
     for (std::size_t i = 0; i < wide_.size(); ++i)
@@ -370,6 +380,28 @@ TEST_CASE_TEMPLATE("attention, every head size, masks and biases", T, float, bfl
       check_attention<T>(random, shape, AttentionMask::none, true);
       check_attention<T>(random, shape, AttentionMask::causal, false);
     }
+}
+
+TEST_CASE_TEMPLATE("keys that the bias hides weigh nothing; a query that sees none is NaN on both", T, float, bfloat16,
+                   float16) {
+  testing::Random random(67);
+  for (const std::size_t head_dim : {64, 72, 384}) {
+    CAPTURE(head_dim);
+    constexpr std::size_t queries = 70, keys = 200, hidden_query = 33, first_seen = 130;
+    Both<T> both;
+    const AttentionShape shape{.heads = 1, .head_dim = head_dim, .query_tokens = queries, .key_tokens = keys};
+    Twin<T> q(random, queries, head_dim), k(random, keys, head_dim), v(random, keys, head_dim),
+        y(random, queries, head_dim);
+    std::vector<float> offsets(queries * keys, 0.0f);
+    for (std::size_t i = 0; i < offsets.size(); ++i)  // whole tiles of keys, and all keys of one query
+      if (i % keys < first_seen || i / keys == hidden_query) offsets[i] = -std::numeric_limits<float>::infinity();
+    Twin<float> bias(offsets, queries, keys, keys);
+    attention(both.host, q.host(), k.host(), v.host(), shape, 0.125f, AttentionMask::none, bias.host(), y.host());
+    attention(both.device, q.device(), k.device(), v.device(), shape, 0.125f, AttentionMask::none, bias.device(),
+              y.device());
+    CHECK(y.distance_but_for(hidden_query) < bound<T>);
+    CHECK(y.undefined(hidden_query));
+  }
 }
 
 TEST_CASE_TEMPLATE("row norms and rotations", T, float, bfloat16, float16) {

@@ -181,6 +181,7 @@ void check_operations(const ebb::Shape& shape, const typename Format::Options& o
   device_values.upload(values);
   const DeviceBuffer<std::byte> device_segment(tensor.bytes());
   if (tensor.bytes() != 0) ebb::cuda::check(cudaMemset(device_segment.data(), 0xff, tensor.bytes()));
+  ebb::cuda::check(cudaDeviceSynchronize());  // the context's stream does not wait for the one of the memset
   quantize(ctx, std::span<const T>(device_values.data(), values.size()), tensor, device_segment.bytes(), "test");
   ebb::cuda::check(cudaStreamSynchronize(ctx.stream()));
   require_same(device_segment, std::span<const std::byte>(segment.bytes()));

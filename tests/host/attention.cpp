@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <vector>
 
 #include "support/error.hpp"
@@ -79,6 +80,20 @@ TEST_CASE("attention equals plain loops") {
         check_attention_case<float>(random, shape, mask, biased);
         check_attention_case<bfloat16>(random, shape, mask, biased);
       }
+}
+
+TEST_CASE("keys that the bias hides weigh nothing; a query that sees none is NaN") {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  Workspace workspace;
+  const host::Context<float> ctx(workspace, 1);
+  const std::vector<float> q(3 * 2, 1.0f), k(2 * 2, 1.0f), v{1, 2, 3, 4};
+  const std::vector<float> bias{0, -infinity, -infinity, -infinity, -infinity, 0};
+  std::vector<float> y(3 * 2);
+  attention(ctx, {q.data(), 3, 2}, {k.data(), 2, 2}, {v.data(), 2, 2}, {1, 1, 2, 3, 2}, 1.0f, AttentionMask::none,
+            {bias.data(), 3, 2}, Matrix<float>(y.data(), 3, 2));
+  CHECK(std::vector<float>{y[0], y[1], y[4], y[5]} == v);
+  CHECK(std::isnan(y[2]));
+  CHECK(std::isnan(y[3]));
 }
 
 TEST_CASE("attention refuses extents that do not fit") {

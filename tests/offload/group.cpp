@@ -3,194 +3,30 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <memory>
-#include <random>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "../support/offload_scenario.hpp"
 #include "../support/simulated_backend.hpp"
 #include "ebb/memory/storage.hpp"
 
 namespace {
 
+using ebb::test::components_of;
+using ebb::test::make_model;
+using ebb::test::Model;
+using ebb::test::Modules;
+using ebb::test::Outcome;
 using ebb::test::SimulatedBackend;
+using ebb::test::unknown_offset;
+using ebb::test::upto;
 
-/// Memory that nobody reads: simulations only need addresses.
-std::unique_ptr<std::byte[]> addresses(std::size_t bytes) {
-  return std::unique_ptr<std::byte[]>(new std::byte[bytes + 1]);
-}
-
-/// Stands for module objects: each is only an address.
-struct Modules {
-  std::unique_ptr<std::byte[]> objects = addresses(1 << 12);
-  std::size_t used = 0;
-  ebb::ModuleId make() { return {objects.get() + used++, this}; }
-};
-
-struct Model {
-  ebb::Component component;
-  std::unique_ptr<std::byte[]> home;
-};
-
-constexpr std::size_t unknown_offset = 256;  // each model keeps a table at home, before its units
-
-Model make_model(const std::string& name, const std::vector<std::size_t>& granules, Modules& modules,
-                 std::size_t modules_per_unit = 1) {
-  Model model;
-  model.component.name = name;
-  model.component.root = modules.make();
-  std::size_t offset = unknown_offset;
-  for (std::size_t i = 0; i < granules.size(); ++i) {
-    ebb::Unit unit{
-        .name = "unit" + std::to_string(i), .begin = offset, .end = offset + granules[i] * 256, .modules = {}};
-    for (std::size_t m = 0; m < modules_per_unit; ++m) unit.modules.push_back(modules.make());
-    offset = unit.end;
-    model.component.units.push_back(unit);
-  }
-  model.home = addresses(offset);
-  model.component.home = model.home.get();
-  return model;
-}
-
-std::vector<ebb::Component> components_of(const std::vector<Model>& models) {
-  std::vector<ebb::Component> result;
-  for (const Model& model : models) result.push_back(model.component);
-  return result;
-}
-
-/// A pipeline on the simulated device.
 template <class Policy>
-struct Run {
-  std::vector<ebb::Component> components;
-  ebb::Plan plan;
-  ebb::AlignedBuffer arena;
-  SimulatedBackend device;
-  ebb::OffloadGroup<Policy, SimulatedBackend> group;
+using Run = ebb::test::Run<Policy, SimulatedBackend>;
 
-  Run(const Policy& policy, std::vector<ebb::Component> pipeline, std::uint64_t seed,
-      SimulatedBackend::Fault fault = {})
-      : components(std::move(pipeline)),
-        plan(decltype(group)::plan(policy, components)),
-        arena(plan.arena_bytes),
-        device(seed, arena.data(), plan.arena_bytes, fault),
-        group(policy, device, SimulatedBackend::compute_stream, SimulatedBackend::copy_stream, components,
-              arena.bytes()) {}
-
-  void work(std::size_t component, std::size_t unit) {
-    const ebb::Unit& what = components[component].units[unit];
-    device.compute(group.address(component, what.begin), components[component].home + what.begin, what.bytes());
-  }
-  void call(std::size_t component, std::size_t unit, std::size_t module = 0) {
-    const auto lease = group.enter(components[component].units[unit].modules[module]);
-    work(component, unit);
-  }
-  void pass(std::size_t component, const std::vector<std::size_t>& order) {
-    const auto root = group.enter(components[component].root);
-    for (const std::size_t unit : order) call(component, unit);
-  }
-  std::size_t misses() const { return group.statistics().misses; }
-};
-
-std::vector<std::size_t> upto(std::size_t count) {
-  std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < count; ++i) order.push_back(i);
-  return order;
-}
-
-const std::vector<ebb::OffloadSpec> policies{
-    ebb::OffloadSpec(ebb::NoOffload{}),        ebb::OffloadSpec(ebb::ModelOffload{}),
-    ebb::OffloadSpec(ebb::BlockOffload{1, 0}), ebb::OffloadSpec(ebb::BlockOffload{1, 1}),
-    ebb::OffloadSpec(ebb::LeafOffload{2}),     ebb::OffloadSpec(ebb::LeafOffload{3}),
-    ebb::OffloadSpec(ebb::LeafOffload{100})};
-
-/// What one random scenario did.
-struct Outcome {
-  std::string violation;
-  std::size_t compute_waits = 0, copy_waits = 0;
-};
-
-/// Builds a random pipeline and runs it through random passes: modules left out, repeated and reordered, several
-/// components, roots that are not announced, second modules of a unit, fused calls with two leases, exceptions.
 Outcome run_random(std::uint64_t seed, SimulatedBackend::Fault fault = {}) {
-  std::mt19937_64 random(seed);
-  const auto below = [&](std::size_t bound) { return static_cast<std::size_t>(random() % bound); };
-  Modules modules;
-  std::vector<Model> models;
-  const std::size_t count = 1 + below(3);
-  const bool by_model = below(6) == 0;
-  std::size_t total = 0;
-  for (std::size_t c = 0; c < count; ++c) {
-    std::vector<std::size_t> granules(by_model ? 1 : 1 + below(9));
-    for (std::size_t& each : granules) each = below(5) == 0 ? 0 : below(4) == 0 ? 20 : 1 + below(6);
-    if (below(4) == 0) granules[below(granules.size())] = 60;
-    for (const std::size_t each : granules) total += each * 256;
-    models.push_back(make_model("component" + std::to_string(c), granules, modules, 1 + below(2)));
-    if (below(3) == 0) models.back().component.root = {};
-  }
-  std::vector<ebb::Component> components = components_of(models);
-  if (count > 1 && below(3) == 0) components[below(count)].residence = ebb::Residence::resident;
-  ebb::OffloadSpec policy = by_model ? ebb::OffloadSpec(ebb::ModelOffload{}) : policies[below(policies.size())];
-  if (below(3) == 0) {
-    std::size_t budget = total / 256 * below(300) / 256 * 256;
-    policy = ebb::OffloadSpec(ebb::Budget{budget, below(4)});
-    try {
-      ebb::make_plan(policy, components);
-    } catch (const ebb::MemoryError&) {
-      policy = ebb::OffloadSpec(ebb::Budget{total + 256, 1});
-    }
-  }
-
-  Outcome outcome;
-  Run<ebb::OffloadSpec> run(policy, components, seed * 3 + 1, fault);
-  CHECK(run.plan.arena_bytes <= run.plan.bound_bytes + (policy.settings().level == ebb::Level::none ? total : 0));
-  const std::size_t blocked_before = run.device.host_blocked;
-  for (std::size_t round = 0; round < 2 + below(2); ++round)
-    for (std::size_t c = 0; c < count; ++c) {
-      const std::size_t units = components[c].units.size();
-      std::vector<std::size_t> order = upto(units);
-      if (below(3) == 0) std::shuffle(order.begin(), order.end(), random);
-      for (std::size_t edits = below(4); edits > 0; --edits) {
-        if (below(2) == 0)
-          order.insert(order.begin() + static_cast<std::ptrdiff_t>(below(order.size() + 1)), below(units));
-        else if (!order.empty())
-          order.erase(order.begin() + static_cast<std::ptrdiff_t>(below(order.size())));
-      }
-      for (std::size_t steps = 1 + below(4); steps > 0; --steps) {
-        if (below(5) == 0) run.group.expect_no_more(c);
-        try {
-          const auto root = run.group.enter(components[c].root);
-          for (const std::size_t unit : order) {
-            if (below(8) == 0) continue;  // a conditional module that only some passes call
-            run.call(c, unit, below(components[c].units[unit].modules.size()));
-            if (below(4) == 0) run.device.idle();
-            if (below(10) == 0) run.call(below(count), 0);  // another component in between
-            if (below(60) == 0) run.device.fail_next_copy = true;
-            if (below(6) == 0) {  // two units at once, when they have places apart
-              const auto& left = components[c].units[unit];
-              const auto& right = components[c].units[(unit + 1) % units];
-              try {
-                const auto first = run.group.enter(left.modules[0]);
-                const auto second = run.group.enter(right.modules[0]);
-                run.work(c, unit);
-                run.work(c, (unit + 1) % units);
-                run.work(c, unit);
-              } catch (const ebb::MemoryError&) {
-              }
-            }
-          }
-        } catch (const ebb::FileError&) {  // a failed copy: the next pass starts afresh
-        }
-      }
-    }
-  CHECK(run.device.host_blocked == blocked_before);  // only streams wait
-  CHECK(run.group.peak_bytes() <= run.plan.arena_bytes);
-  run.device.synchronize(0);
-  run.device.synchronize(1);
-  outcome.violation = run.device.violation();
-  outcome.compute_waits = run.device.waits(0);
-  outcome.copy_waits = run.device.waits(1);
-  return outcome;
+  return ebb::test::run_random<SimulatedBackend>(seed, fault);
 }
 
 }  // namespace

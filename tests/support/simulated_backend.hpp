@@ -5,11 +5,13 @@
 #include <deque>
 #include <map>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "ebb/core/error.hpp"
 #include "ebb/memory/backend.hpp"
+#include "ebb/memory/storage.hpp"
 
 namespace ebb::test {
 
@@ -31,6 +33,7 @@ class SimulatedBackend {
   using Event = std::size_t;
 
   using Fault = SimulatedFault;
+  using Arena = AlignedBuffer;
 
   SimulatedBackend(std::uint64_t seed, std::byte* arena, std::size_t arena_bytes, Fault fault = {})
       : random_(seed),
@@ -62,6 +65,8 @@ class SimulatedBackend {
     }
     push(stream, {.kind = Kind::copy, .target = target, .source = source, .bytes = bytes});
   }
+  /// Home memory needs no preparation: only its addresses matter.
+  void adopt(std::span<std::byte>) {}
   /// Work that reads [device, device + bytes) and expects what lies at `home`.
   void compute(const std::byte* device, const std::byte* home, std::size_t bytes) {
     if (bytes == 0) return;  // an empty unit is nowhere

@@ -44,6 +44,7 @@ class DeviceBuffer {
   void upload(std::span<const T> values) const {
     require(values.size() == count_, "upload: the sizes differ");
     check(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
+    check(cudaStreamSynchronize(nullptr));  // small copies are staged, and other streams do not wait for their end
   }
   /// Copies to the host and waits. `values` has `size()` elements.
   void download(std::span<T> values) const {

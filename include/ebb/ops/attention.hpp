@@ -23,7 +23,8 @@ struct AttentionShape {
 /// Contract of attention(ctx, q, k, v, shape, scale, mask, bias, y): softmax(q k^T * scale + bias) v for each item and
 /// head, accumulated in float32.
 ///   q, y [batch * query_tokens, heads * head_dim]; k, v [batch * key_tokens, heads * head_dim]; rows may be strided
-///   bias [heads * query_tokens, key_tokens] in float32, added to the scores of every item, or empty
+///   bias [heads * query_tokens, key_tokens] in float32, added to the scores of every item, or empty; -infinity hides a
+///   key, and a query that sees none is NaN throughout, as a softmax of nothing but -infinity is
 /// y must not overlap k or v; it may be q where that is not read again. Causal needs query_tokens <= key_tokens.
 /// @throws ShapeError
 template <class Q, class K, class V, class B, class Y>
