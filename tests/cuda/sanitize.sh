@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Runs the CUDA tests under compute-sanitizer, each tool over each file of tests, and prints a line for each pair.
+#
+#   tests/cuda/sanitize.sh [TEST_CUDA]      the program (build/cuda/tests/cuda/test_cuda)
+#
+# TOOLS and FILES choose among them, JOBS run side by side (4), LIMIT is the most seconds of one (1800). Logs are left in
+# build/sanitize. Ends with status 1 when a tool found something or a test failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+program=$(realpath "${1:-build/cuda/tests/cuda/test_cuda}")
+read -ra tools <<<"${TOOLS:-memcheck racecheck initcheck synccheck}"
+if [ -n "${FILES:-}" ]; then
+  read -ra files <<<"$FILES"
+else
+  mapfile -t files < <(cd tests/cuda && printf '%s\n' *.cu *.cpp | sed 's/\..*//')
+fi
+export program logs=build/sanitize limit=${LIMIT:-1800}
+mkdir -p "$logs"
+
+one() {
+  local tool=$1 file=$2 begin=$SECONDS status=0
+  local log=$logs/$tool-$file.log
+  # Tests provoke errors of the runtime, which the tools would report as well.
+  timeout "$limit" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
+    "$program" --source-file="*/tests/cuda/$file.*" >"$log" 2>&1 || status=$?
+  printf '%-10s %-12s status %3d, %4d s, %s\n' "$tool" "$file" "$status" $((SECONDS - begin)) \
+    "$(grep -h 'SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)"
+  [ "$status" -eq 0 ]
+}
+export -f one
+
+# shellcheck disable=SC2016 # the inner shell expands it
+for tool in "${tools[@]}"; do
+  printf "$tool %s\n" "${files[@]}"
+done | xargs -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1"'
