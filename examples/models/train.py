@@ -278,54 +278,19 @@ def vae(options):
     sizes = options.sizes
     torch.manual_seed(0)
     model = initialize(make_vae(sizes)).to(options.device, memory_format=torch.channels_last)
-    tensors, progress = load_checkpoint(options.work, "vae")
-    if progress:
-        load_module(model, tensors)
-    progress = progress or {"step": 0, "seconds": 0.0}
-    step = VaeStep(model)
-    if options.compile:
-        step.compile(dynamic=False)
-    parameters = list(model.parameters())
-    gradients = Gradients(step, parameters, options)
-    average = Average(parameters, 0.999)
-    optimizer = torch.optim.AdamW(
-        parameters, lr=sizes.vae_rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=options.device != "cpu"
-    )
-    generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
+    batches = []
 
-    def save():
-        with average.applied():
-            mean, deviation = latent_statistics(model, options)
-            now = {
-                "step": progress["step"] + steps,
-                "seconds": clock.before + clock.seconds(),
-                "shift_factor": mean,
-                "scaling_factor": 1 / deviation,
-            }
-            save_checkpoint(options.work, "vae", model.state_dict(), now)
-        print(f"vae: saved {now}", flush=True)
-
-    while not clock.is_over():
-        for group in optimizer.param_groups:
-            group["lr"] = clock.rate(sizes.vae_rate, steps, 200)
-        if steps % DRAWN_AT_ONCE == 0:
+    def next_batch(generator):
+        if not batches:
             drawn = 2 * world.render(world.draw(DRAWN_AT_ONCE * sizes.vae_batch, generator)) - 1
-            batches = drawn.contiguous(memory_format=torch.channels_last).split(sizes.vae_batch)
-        loss, error = gradients(batches[steps % DRAWN_AT_ONCE])
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        average.update()
-        steps += 1
-        if clock.is_due("printed", 10):
-            psnr = 10 * math.log10(4 / float(error))
-            print(
-                f"vae: step {progress['step'] + steps}, {clock.before + clock.seconds():.0f} s, "
-                f"{steps / clock.seconds():.1f} steps/s, loss {float(loss):.4f}, {psnr:.1f} dB",
-                flush=True,
-            )
-        if clock.is_due("saved", 60):
-            save()
-    save()
+            batches.extend(drawn.contiguous(memory_format=torch.channels_last).split(sizes.vae_batch))
+        return batches.pop()
+
+    def statistics():
+        mean, deviation = latent_statistics(model, options)
+        return {"shift_factor": mean, "scaling_factor": 1 / deviation}
+
+    training.train_vae(model, VaeStep(model), next_batch, statistics, options)
 
 
 def trained_vae(options):

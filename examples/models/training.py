@@ -9,7 +9,6 @@ import shutil
 import time
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -359,6 +358,50 @@ def initialize_vae(vae, branch_ends):
         if name.endswith(branch_ends):
             torch.nn.init.zeros_(module.weight)
             torch.nn.init.zeros_(module.bias)
+
+
+def train_vae(model, step, next_batch, statistics, options):
+    """The stage `vae`. step: of `Gradients`, gives the mean squared error second; next_batch: generator -> what it takes;
+    statistics: () -> what a checkpoint says of the latents besides"""
+    tensors, progress = load_checkpoint(options.work, "vae")
+    if progress:
+        load_module(model, tensors)
+    progress = progress or {"step": 0, "seconds": 0.0}
+    if options.compile:
+        step.compile(dynamic=False)
+    rate = options.sizes.vae_rate
+    parameters = list(model.parameters())
+    gradients = Gradients(step, parameters, options)
+    average = Average(parameters, 0.999)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=options.device != "cpu"
+    )
+    generator, clock, steps = generator_of(options, progress["step"]), Clock(options, progress), 0
+
+    def save():
+        with average.applied():
+            now = {"step": progress["step"] + steps, "seconds": clock.before + clock.seconds(), **statistics()}
+            save_checkpoint(options.work, "vae", model.state_dict(), now)
+        print(f"vae: saved step {now['step']}, {now['seconds']:.0f} s", flush=True)
+
+    while not clock.is_over():
+        for group in optimizer.param_groups:
+            group["lr"] = clock.rate(rate, steps, 200)
+        loss, error = gradients(next_batch(generator))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        average.update()
+        steps += 1
+        if clock.is_due("printed", 10):
+            psnr = 10 * math.log10(4 / float(error))
+            print(
+                f"vae: step {progress['step'] + steps}, {clock.before + clock.seconds():.0f} s, "
+                f"{steps / clock.seconds():.1f} steps/s, loss {float(loss):.4f}, {psnr:.1f} dB",
+                flush=True,
+            )
+        if clock.is_due("saved", 60):
+            save()
+    save()
 
 
 def print_sizes(models, dense=("vae",), kept=()):

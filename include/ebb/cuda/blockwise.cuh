@@ -12,7 +12,9 @@
 
 namespace ebb::cuda {
 
-/// What a kernel reads of a 4-bit tensor in bitsandbytes' layout; device pointers into its segment.
+/// What a kernel reads of a 4-bit tensor in bitsandbytes' layout; device pointers into its segment. No layout of our
+/// own is made at load: products of few rows are as fast in this one (see gemv.cuh), those of many dequantize first,
+/// and files, host and device share the bytes.
 struct BlockwiseTensor {
   const std::uint8_t* codes = nullptr;  // two elements a byte, first element in the high nibble
   std::size_t elements = 0;
