@@ -18,6 +18,7 @@ using ebb::test::make_model;
 using ebb::test::Model;
 using ebb::test::Modules;
 using ebb::test::Outcome;
+using ebb::test::policies;
 using ebb::test::SimulatedBackend;
 using ebb::test::unknown_offset;
 using ebb::test::upto;
