@@ -176,7 +176,7 @@ void check_hopper() {
         for (const bool with_workspace : {true, false}) {
           ebb::cuda::check(cudaMemset(problem.y.data(), 0xff, problem.y.size() * sizeof(T)));
           ebb::cuda::check(ebb::cuda::launch_sm90_attention(problem.arguments(with_workspace), nullptr));
-          CHECK(problem.error(on_host(problem.y)) <= operation_bound<T>);
+          CHECK(problem.error(on_host(problem.y)) <= largest_error<T>);
         }
         CHECK(all_zero(problem.flags));
       }
@@ -192,7 +192,7 @@ void check_portable(std::size_t head_dim, const Options& options, unsigned seed)
     CAPTURE(shape.query_tokens);
     CAPTURE(shape.key_tokens);
     // a head of one column makes few results, of values that nearly cancel
-    const double bound = (head_dim == 1 ? 3.0 : 1.0) * operation_bound<T>;
+    const double bound = (head_dim == 1 ? 3.0 : 1.0) * largest_error<T>;
     Problem<T> problem(shape, options, seed += 10);
     if constexpr (sizeof(T) == 2) {
       const cudaError_t status = ebb::cuda::launch_portable_attention(problem.arguments(), nullptr);
@@ -245,7 +245,7 @@ TEST_CASE("sm_90 attention at full size agrees with double precision on sampled 
         different += !same_bits(first, found);
     }
     CHECK(different == 0);
-    CHECK(problem.error(first, shape.query_tokens > 4000 ? 1009 : 17) <= operation_bound<ebb::bfloat16>);
+    CHECK(problem.error(first, shape.query_tokens > 4000 ? 1009 : 17) <= largest_error<ebb::bfloat16>);
   }
 }
 
@@ -298,7 +298,7 @@ TEST_CASE("the dispatcher takes what some kernel takes, and says what none does"
   CHECK_FALSE(ebb::cuda::fits_sm90_attention(odd.arguments()));
   CHECK(ebb::cuda::launch_sm90_attention(odd.arguments(), nullptr) == cudaErrorNotSupported);
   ebb::cuda::check(ebb::cuda::launch_attention(odd.arguments(), nullptr));
-  CHECK(odd.error(on_host(odd.y)) <= operation_bound<ebb::float16>);
+  CHECK(odd.error(on_host(odd.y)) <= largest_error<ebb::float16>);
   AttentionShape large = small;
   large.head_dim = 513;
   CHECK(ebb::cuda::launch_attention(Problem<float>(large, {}, 9).arguments(), nullptr) == cudaErrorNotSupported);

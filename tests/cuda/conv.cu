@@ -79,7 +79,7 @@ void check_picture(const Picture& p, std::size_t offset, std::size_t step, unsig
         reference.push_back(
             expected(pixel, output, convolved(p, x.data() + offset, filter.data() + offset, pixel, output)));
       }
-    CHECK(relative_error(samples, reference) <= operation_bound<T>);
+    CHECK(relative_error(samples, reference) <= largest_error<T>);
   };
   const ebb::Bias stage{device_bias.data()};
   launch(stage, picture(y.data(), p.outputs));

@@ -38,8 +38,9 @@ class Session {
                           1, {}}) {}
 
   flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                   examples::Machine<flux::Pipeline>& machine = gpu(), Fusion fusion = Fusion::on) {
-    const auto engine = machine.engine(model_, weights_, {{policy, {}}, compute_, fusion});
+                   examples::Machine<flux::Pipeline>& machine = gpu(), const std::filesystem::path& trace = {}) {
+    const auto engine =
+        machine.engine(model_, weights_, {.placement = {policy, {}}, .compute = compute_, .trace = trace});
     auto result = engine->run(request, nobody);
     traffic_ = engine->traffic();
     bound_bytes_ = engine->plan().bound_bytes;
@@ -137,6 +138,12 @@ TEST_CASE("no policy, run length or lookahead changes a bit on a GPU, nor do gra
     Session session(golden, guide, DType::bf16);
     const auto resident = session.run(request);
     CHECK(same(session.run(request), resident));
+    const testing::TemporaryDirectory directory;
+    for (const OffloadSpec& policy : {OffloadSpec(NoOffload{}), OffloadSpec(LeafOffload{1})}) {
+      CHECK(same(session.run(request, policy, gpu(), directory / "trace.json"), resident));
+      REQUIRE(session.traffic().gpu);
+      CHECK(session.traffic().gpu->graph_launches == 0);  // what is traced is not recorded
+    }
     std::size_t all = 0;
     for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};

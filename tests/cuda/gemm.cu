@@ -61,7 +61,7 @@ void agrees(const Rows<T>& y, std::size_t step, Expected expected) {
       samples.push_back(found[y.offset + row * y.stride + column]);
       reference.push_back(expected(row, column));
     }
-  CHECK(relative_error(samples, reference) <= operation_bound<T>);
+  CHECK(relative_error(samples, reference) <= largest_error<T>);
   std::size_t touched = 0;
   for (std::size_t i = 0; i < found.size(); ++i)
     if (i < y.offset || (i - y.offset) % y.stride >= y.columns)

@@ -69,7 +69,7 @@ void check_gemv(const Weight<Format>& weight, std::size_t n, std::size_t k, std:
     }
   double norm = 0.0;
   for (const double value : expected) norm += value * value;
-  const double bound = operation_bound<T> * std::max(1.0, std::sqrt(energy / norm));
+  const double bound = largest_error<T> * std::max(1.0, std::sqrt(energy / norm));
   const Matrix<T> input(device_x.data(), m, k, stride);
   const auto tensor = ebb::cuda::blockwise_tensor(weight.tensor);
   std::vector<T> first;

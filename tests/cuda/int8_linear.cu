@@ -146,7 +146,7 @@ void check_case(const Case& c, std::size_t step, unsigned seed) {
         touched += std::memcmp(&sums[i], &residual[i], sizeof(T)) != 0;
       }
     }
-  CHECK(relative_error(samples, expected) <= operation_bound<T>);
+  CHECK(relative_error(samples, expected) <= largest_error<T>);
   CHECK(touched == 0);
 }
 

@@ -60,7 +60,7 @@ void agrees(const DeviceBuffer<T>& y, std::size_t rows, std::size_t columns, Exp
   std::vector<double> reference;
   for (std::size_t row = 0; row < rows; ++row)
     for (std::size_t column = 0; column < columns; ++column) reference.push_back(expected(row, column));
-  CHECK(relative_error(on_host(y), reference) <= operation_bound<T>);
+  CHECK(relative_error(on_host(y), reference) <= largest_error<T>);
 }
 
 template <class T>
@@ -166,7 +166,7 @@ void check_rope(bool together) {
         for (std::size_t i = row * x.stride + width; i < (row + 1) * x.stride; ++i)
           touched += static_cast<double>(static_cast<float>(found[i])) != x.values[i];
       }
-      CHECK(relative_error(samples, expected) <= operation_bound<T>);
+      CHECK(relative_error(samples, expected) <= largest_error<T>);
       CHECK(touched == 0);
     }
 }

@@ -72,11 +72,11 @@ TEST_CASE_TEMPLATE("a tuned product is the product, and a stored choice gives th
     CAPTURE(in_place);
     TunedAlgorithms store;
     const auto first = multiply(store, in_place);
-    CHECK(relative_error(first, expected) < operation_bound<T>);  // trials have not added to a residual that is y
+    CHECK(relative_error(first, expected) < largest_error<T>);  // trials have not added to a residual that is y
     CHECK(store.size() == 1);
     auto stored = TunedAlgorithms::parse(store.text(), "text");
     const auto second = multiply(stored, in_place);
-    CHECK(relative_error(second, expected) < operation_bound<T>);
+    CHECK(relative_error(second, expected) < largest_error<T>);
     CHECK(std::memcmp(first.data(), second.data(), first.size() * sizeof(T)) == 0);
     CHECK(!stored.changed());
   }
