@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "flux/pipeline.hpp"
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
+#include "support/temporary_directory.hpp"
 
 using namespace ebb;
 
@@ -34,8 +36,9 @@ class Session {
   Session(const testing::Golden& golden, const std::string& quantize, DType compute, const FormatChoice& format = {})
       : model_(flux::Model::open(golden.directory())),
         compute_(compute),
-        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
-                          1, {}}) {}
+        weights_(
+            model_,
+            {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute, 1, {}}) {}
 
   flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
                    examples::Machine<flux::Pipeline>& machine = gpu(), const std::filesystem::path& trace = {}) {
