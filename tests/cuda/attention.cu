@@ -11,6 +11,7 @@
 
 #include "ebb/cuda/resource.hpp"
 #include "random.hpp"
+#include "support/repeats.hpp"
 
 namespace {
 
@@ -235,7 +236,7 @@ TEST_CASE("sm_90 attention at full size agrees with double precision on sampled 
     const Problem<ebb::bfloat16> problem(shape, {}, 77);
     std::vector<ebb::bfloat16> first;
     int different = 0;
-    for (int repeat = 0; repeat < 60; ++repeat) {
+    for (std::size_t repeat = 0; repeat < ebb::testing::repeats(60); ++repeat) {
       ebb::cuda::check(cudaMemset(problem.y.data(), 0xff, problem.y.size() * sizeof(ebb::bfloat16)));
       ebb::cuda::check(ebb::cuda::launch_sm90_attention(problem.arguments(), nullptr));
       auto found = on_host(problem.y);
@@ -282,7 +283,7 @@ TEST_CASE("portable and plain attention agree with double precision: any head di
 TEST_CASE("portable attention repeats bit by bit") {
   const Problem<ebb::bfloat16> problem({1, 8, 64, 512, 512}, {.bias = true}, 3);
   std::vector<ebb::bfloat16> first;
-  for (int repeat = 0; repeat < 50; ++repeat) {
+  for (std::size_t repeat = 0; repeat < ebb::testing::repeats(50); ++repeat) {
     ebb::cuda::check(cudaMemset(problem.y.data(), 0xff, problem.y.size() * sizeof(ebb::bfloat16)));
     ebb::cuda::check(ebb::cuda::launch_portable_attention(problem.arguments(), nullptr));
     auto found = on_host(problem.y);

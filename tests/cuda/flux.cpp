@@ -2,11 +2,13 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "flux/pipeline.hpp"
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
+#include "support/repeats.hpp"
 #include "support/temporary_directory.hpp"
 
 using namespace ebb;
@@ -150,7 +153,8 @@ TEST_CASE("no policy, run length or lookahead changes a bit on a GPU, nor do gra
     std::size_t all = 0;
     for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-    for (const std::size_t lookahead : {0, 1, 2, 3}) {
+    const std::array<std::size_t, 4> lookaheads{1, 0, 2, 3};
+    for (const std::size_t lookahead : std::span(lookaheads).first(testing::repeats(lookaheads.size()))) {
       for (const std::size_t run : {1, 2, 3}) policies.emplace_back(BlockOffload{run, lookahead});
       policies.emplace_back(LeafOffload{lookahead});
       for (const std::size_t part : {3, 5, 9}) policies.emplace_back(Budget{all * part / 10, lookahead});

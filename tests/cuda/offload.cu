@@ -20,6 +20,7 @@
 #include "ebb/memory/storage.hpp"
 #include "ebb/offload/group.hpp"
 #include "support/offload_scenario.hpp"
+#include "support/repeats.hpp"
 
 namespace {
 
@@ -203,7 +204,7 @@ TEST_CASE("walks under random delays in either stream compute the same") {
       using Group = ebb::OffloadGroup<ebb::OffloadSpec, DelayedStreams>;
       const ebb::cuda::DeviceBuffer<std::byte> arena(Group::plan(policy, toy.components).arena_bytes);
       // Each walk has a checksum of its own, so that the host need not wait between walks.
-      const std::size_t walks = thorough(policy) ? 1000 : 100;
+      const std::size_t walks = ebb::testing::repeats(thorough(policy) ? 1000 : 100);
       const ebb::cuda::DeviceBuffer<unsigned long long> states(walks);
       check(cudaMemset(arena.data(), 0xff, arena.size()));
       states.upload(std::vector<unsigned long long>(walks, 1));
@@ -219,7 +220,7 @@ TEST_CASE("walks under random delays in either stream compute the same") {
 }
 
 TEST_CASE("random pipelines on the GPU compute on the right bytes under random delays in either stream") {
-  for (std::uint64_t seed = 1; seed <= 300; ++seed) {
+  for (std::uint64_t seed = 1; seed <= ebb::testing::repeats(300); ++seed) {
     CAPTURE(seed);
     REQUIRE(ebb::test::run_random<CheckedStreams>(seed).violation == "");
   }

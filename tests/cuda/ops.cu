@@ -168,9 +168,9 @@ void check_linear(testing::Random& random, const FormatChoice& choice, DType den
     Twin<T> y(random, product.m, product.n, product.m % 3 == 0 ? 8 : 0);
     linear(both.host, x.host(), weight.host, host_stage(y.host()), y.host());
     linear(both.device, x.device(), weight.device, device_stage(y.device()), y.device());
-    // Beside the result, 16 bits round the dequantized weight, a bias, and the product before a stage that cuBLASLt
-    // does not fuse. Of many numbers the bound holds all that, for a mean rounding is less than half the largest. Of
-    // few it holds one rounding: four are allowed, of terms of size one, which may cancel.
+    // Beside the result, 16 bits round the dequantized weight, a bias, and the product before a stage that is not
+    // fused. Of many numbers the bound holds all that, for a mean rounding is less than half the largest. Of few it
+    // holds one rounding: four are allowed, of terms of size one, which may cancel.
     if (sizeof(T) == 2 && product.m * product.n < 16)
       CHECK(y.distance_of_ones() < 4 * bound<T>);
     else

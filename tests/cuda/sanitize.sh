@@ -3,8 +3,9 @@
 #
 #   tests/cuda/sanitize.sh [TEST_CUDA]      the program (build/cuda/tests/cuda/test_cuda)
 #
-# TOOLS and FILES choose among them, JOBS run side by side (4), LIMIT is the most seconds of one (1800). Logs are left in
-# build/sanitize. Ends with status 1 when a tool found something or a test failed.
+# TOOLS and FILES choose among them, JOBS run side by side (4), LIMIT is the most seconds of one (1800), EBB_PERCENT how
+# much is done of what a test repeats (5). Logs are left in build/sanitize. Ends with status 1 when a tool found something
+# or a test failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -15,7 +16,7 @@ if [ -n "${FILES:-}" ]; then
 else
   mapfile -t files < <(cd tests/cuda && printf '%s\n' *.cu *.cpp | sed 's/\..*//')
 fi
-export program logs=build/sanitize limit=${LIMIT:-1800}
+export program logs=build/sanitize limit=${LIMIT:-1800} EBB_PERCENT=${EBB_PERCENT:-5}
 mkdir -p "$logs"
 
 one() {

@@ -2,16 +2,19 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "common/engine.hpp"
 #include "support/golden.hpp"
+#include "support/repeats.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/wan_request.hpp"
 #include "wan/pipeline.hpp"
@@ -158,7 +161,8 @@ TEST_CASE("no policy, run length or lookahead changes a bit of a video on a GPU,
     std::size_t all = 0;
     for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-    for (const std::size_t lookahead : {0, 1, 2}) {
+    const std::array<std::size_t, 3> lookaheads{1, 0, 2};
+    for (const std::size_t lookahead : std::span(lookaheads).first(testing::repeats(lookaheads.size()))) {
       for (const std::size_t run : {1, 2}) policies.emplace_back(BlockOffload{run, lookahead});
       policies.emplace_back(LeafOffload{lookahead});
       for (const std::size_t part : {4, 8}) policies.emplace_back(Budget{all * part / 10, lookahead});

@@ -106,11 +106,16 @@ void finish(const Context<T>& ctx, Matrix<const T> product, const Stage& stage, 
     check(launch_map(product, stage, y, ctx.stream()));
 }
 
-/// By cuBLASLt with a part of the epilogue, then the rest of it; by our own kernel where cuBLASLt has none.
+/// By cuBLASLt with a part of the epilogue, then the rest of it; by our own kernel where cuBLASLt has none, and where
+/// few rows pass more than a bias: those are too few for the rounding of their product, or the cancellation in
+/// cuBLASLt's GELU, to average out.
 template <class T, class Stage>
 void linear_dense(const Context<T>& ctx, Matrix<const T> x, Matrix<const T> weight, const Stage& stage, Matrix<T> y) {
   using Parts = Split<Stage>;
   using Rest = typename Parts::Rest;
+  const bool fused = ctx.engine().fusion == Fusion::on;
+  if constexpr (Parts::gelu || !std::is_same_v<Rest, Identity>)
+    if (fused && y.rows <= gemv_most_tokens) return check(launch_gemm(x, weight, stage, y, ctx.stream()));
   const T* bias = nullptr;
   if constexpr (Parts::bias) {
     if constexpr (std::is_same_v<T, float>) {
@@ -124,7 +129,7 @@ void linear_dense(const Context<T>& ctx, Matrix<const T> x, Matrix<const T> weig
   constexpr BlasEpilogue epilogue = Parts::bias ? (Parts::gelu ? BlasEpilogue::bias_gelu : BlasEpilogue::bias)
                                                 : (Parts::gelu ? BlasEpilogue::gelu : BlasEpilogue::none);
   Blas& blas = ctx.engine().blas;
-  if (ctx.engine().fusion == Fusion::off) {
+  if (!fused) {
     const Matrix<T> product = ctx.matrix(y.rows, y.columns);
     if (!blas.multiply(x, weight, BlasEpilogue::none, static_cast<const T*>(nullptr), static_cast<const T*>(nullptr),
                        product, ctx.stream()))
@@ -169,11 +174,12 @@ void linear_few(const Context<T>& ctx, Matrix<const T> x, const BlockwiseTensor&
 
 }  // namespace detail
 
-/// See ops/linear.hpp. Few tokens read a 4-bit weight once, as it is; for more, it is dequantized into the workspace and
-/// multiplied by cuBLASLt. Stages that cuBLASLt fuses cost nothing; behind others the product is rounded to T once more.
+/// See ops/linear.hpp. Few tokens read a 4-bit weight once, as it is; for more, it is dequantized into the workspace
+/// and multiplied by cuBLASLt. Stages that cuBLASLt fuses cost nothing; behind others the product is rounded to T once
+/// more.
 template <Element T, Epilogue Stage, QuantFormat... Formats>
-void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyOf<Formats...>& weight, Stage stage,
-            Matrix<T> y) {
+void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, const AnyOf<Formats...>& weight,
+            Stage stage, Matrix<T> y) {
   check_linear(x, weight.shape(), y);
   if (y.size() == 0) return;
   const auto frame = ctx.workspace().frame();
@@ -184,8 +190,7 @@ void linear(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, cons
                                stage, y, scratch.data(), ctx.stream()));
     } else {
       if constexpr (BlockFormat<Format>)
-        if (x.rows <= gemv_most_tokens)
-          return detail::linear_few<Format>(ctx, x, blockwise_tensor(tensor), stage, y);
+        if (x.rows <= gemv_most_tokens) return detail::linear_few<Format>(ctx, x, blockwise_tensor(tensor), stage, y);
       detail::linear_dense<T>(ctx, x, detail::dense_weight(ctx, tensor, y.columns, x.columns), stage, y);
     }
   });

@@ -31,8 +31,8 @@
 #include "ebb/ops/quantize.hpp"
 #include "ebb/ops/softmax.hpp"
 #include "ebb/ops/transfer.hpp"
-#include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/dequantize.hpp"
+#include "ebb/tensor/quantized_tensor.hpp"
 
 namespace ebb::cuda {
 
@@ -159,8 +159,8 @@ void relative_bias(const Context<T>& ctx, const Vector& table, std::span<const s
                    Matrix<float> bias) {
   check_relative_bias(table.shape(), buckets, bias);
   const auto frame = ctx.workspace().frame();
-  check(launch_relative_bias(table.values().data(), table.shape()[1], uploaded(ctx, buckets).data(), bias,
-                             ctx.stream()));
+  check(
+      launch_relative_bias(table.values().data(), table.shape()[1], uploaded(ctx, buckets).data(), bias, ctx.stream()));
 }
 
 // ops/norm.hpp
@@ -211,7 +211,8 @@ void group_norm(const Context<T>& ctx, std::type_identity_t<Image<const T>> x, s
   if (activation == Activation::silu)
     check(launch_group_norm(x, groups, gamma.data(), beta.data(), epsilon, Silu{}, y, scratch.data(), ctx.stream()));
   else
-    check(launch_group_norm(x, groups, gamma.data(), beta.data(), epsilon, Identity{}, y, scratch.data(), ctx.stream()));
+    check(
+        launch_group_norm(x, groups, gamma.data(), beta.data(), epsilon, Identity{}, y, scratch.data(), ctx.stream()));
 }
 
 // ops/softmax.hpp
@@ -279,17 +280,6 @@ void dequantize(const Context<T>& ctx, const QuantizedTensor<Format>& tensor, st
   else
     check(launch_dequantize<Format>(tensor.codes().data(), tensor.scales().data(), tensor.groups(), tensor.group(),
                                     out.data(), ctx.stream()));
-}
-
-template <Element T, QuantFormat... Formats>
-void quantize(const Context<T>& ctx, std::type_identity_t<std::span<const T>> values, const AnyOf<Formats...>& target,
-              std::span<std::byte> segment, std::string_view tensor_name) {
-  target.visit([&](const auto& tensor) { quantize(ctx, values, tensor, segment, tensor_name); });
-}
-
-template <Element T, QuantFormat... Formats>
-void dequantize(const Context<T>& ctx, const AnyOf<Formats...>& tensor, std::type_identity_t<std::span<T>> out) {
-  tensor.visit([&](const auto& chosen) { dequantize(ctx, chosen, out); });
 }
 
 // ops/conv.hpp

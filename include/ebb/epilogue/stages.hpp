@@ -13,16 +13,15 @@ namespace ebb {
 /// value + bias[column]
 struct Bias {
   const float* bias;  // [columns]
-  EBB_HOST_DEVICE float operator()(float value, std::size_t, std::size_t column) const {
-    return value + bias[column];
-  }
+  EBB_HOST_DEVICE float operator()(float value, std::size_t, std::size_t column) const { return value + bias[column]; }
 };
 static_assert(Epilogue<Bias>);
 
-/// GELU in its tanh form: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); "gelu_new" of transformers.
+/// GELU in its tanh form: 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); "gelu_new" of transformers. Computed as
+/// x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)), which is the same, but where x is negative 1 + tanh cancels.
 struct GeluTanh {
   EBB_HOST_DEVICE float operator()(float x, std::size_t, std::size_t) const {
-    return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    return x / (1.0f + expf(-1.5957691216057308f * (x + 0.044715f * x * x * x)));
   }
 };
 static_assert(Epilogue<GeluTanh>);
@@ -37,9 +36,7 @@ static_assert(Epilogue<GeluErf>);
 
 /// x sigmoid(1.702 x): CLIP's approximation of GELU.
 struct QuickGelu {
-  EBB_HOST_DEVICE float operator()(float x, std::size_t, std::size_t) const {
-    return x / (1.0f + expf(-1.702f * x));
-  }
+  EBB_HOST_DEVICE float operator()(float x, std::size_t, std::size_t) const { return x / (1.0f + expf(-1.702f * x)); }
 };
 static_assert(Epilogue<QuickGelu>);
 
@@ -87,8 +84,7 @@ struct GatedResidual {
   std::size_t rows_per_item;  // tokens of one item
   Matrix<const T> residual;   // [rows, columns]
   EBB_HOST_DEVICE float operator()(float value, std::size_t row, std::size_t column) const {
-    return static_cast<float>(residual(row, column)) +
-           static_cast<float>(gate(row / rows_per_item, column)) * value;
+    return static_cast<float>(residual(row, column)) + static_cast<float>(gate(row / rows_per_item, column)) * value;
   }
 };
 template <class Gate, class T>

@@ -8,9 +8,9 @@
 #include "ebb/core/dtype.hpp"
 #include "ebb/host/context.hpp"
 #include "ebb/ops/quantize.hpp"
-#include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/dequantize.hpp"
 #include "ebb/tensor/quantize.hpp"
+#include "ebb/tensor/quantized_tensor.hpp"
 
 namespace ebb::host {
 
@@ -27,17 +27,6 @@ template <Element T, QuantFormat Format>
 void dequantize(const Context<T>&, const QuantizedTensor<Format>& tensor, std::type_identity_t<std::span<T>> out) {
   check_dequantize(tensor.shape(), out.data(), out.size());
   ebb::dequantize(tensor, 0, out);
-}
-
-/// The same for tensors whose format was chosen at run time.
-template <Element T, QuantFormat... Formats>
-void quantize(const Context<T>& ctx, std::type_identity_t<std::span<const T>> values, const AnyOf<Formats...>& target,
-              std::span<std::byte> segment, std::string_view tensor_name) {
-  target.visit([&](const auto& tensor) { quantize(ctx, values, tensor, segment, tensor_name); });
-}
-template <Element T, QuantFormat... Formats>
-void dequantize(const Context<T>& ctx, const AnyOf<Formats...>& tensor, std::type_identity_t<std::span<T>> out) {
-  tensor.visit([&](const auto& chosen) { dequantize(ctx, chosen, out); });
 }
 
 }  // namespace ebb::host

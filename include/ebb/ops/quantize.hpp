@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "ebb/core/error.hpp"
 #include "ebb/core/shape.hpp"
 #include "ebb/format/format.hpp"
+#include "ebb/tensor/any_of.hpp"
 
 namespace ebb {
 
@@ -36,6 +38,17 @@ inline void check_dequantize(const Shape& tensor, const void* out, std::size_t f
     throw ShapeError(concat("dequantize: a tensor of shape ", tensor.text(), " has ", tensor.elements(),
                             " elements, there is room for ", found));
   require(reinterpret_cast<std::uintptr_t>(out) % 16 == 0, "dequantize: the result must be aligned to 16 bytes");
+}
+
+/// Both for tensors whose format was chosen at run time, on any context.
+template <class Context, class Values, QuantFormat... Formats>
+void quantize(const Context& ctx, const Values& values, const AnyOf<Formats...>& target, std::span<std::byte> segment,
+              std::string_view tensor_name) {
+  target.visit([&](const auto& tensor) { quantize(ctx, values, tensor, segment, tensor_name); });
+}
+template <class Context, class Values, QuantFormat... Formats>
+void dequantize(const Context& ctx, const AnyOf<Formats...>& tensor, const Values& out) {
+  tensor.visit([&](const auto& chosen) { dequantize(ctx, chosen, out); });
 }
 
 }  // namespace ebb
