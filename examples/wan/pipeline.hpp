@@ -15,6 +15,7 @@
 #include "common/phase.hpp"
 #include "common/prompt_cleaning.hpp"
 #include "common/torch_random.hpp"
+#include "common/wan_decoding.hpp"
 #include "ebb/module/call.hpp"
 #include "ebb/offload/hash.hpp"
 #include "ebb/ops/loop.hpp"

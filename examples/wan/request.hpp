@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "common/autoencoder_kl_wan.hpp"
 #include "common/phase.hpp"
+#include "common/tiling.hpp"
 #include "common/values.hpp"
 #include "ebb/core/view.hpp"
 

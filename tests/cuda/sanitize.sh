@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the CUDA tests under compute-sanitizer, each tool over each file of tests, and prints a line for each pair.
+# Runs the CUDA tests under compute-sanitizer, each tool over each test case by itself, and prints a line for each pair.
 #
 #   tests/cuda/sanitize.sh [TEST_CUDA]      the program (build/cuda/tests/cuda/test_cuda)
 #
@@ -19,19 +19,30 @@ fi
 export program logs=build/sanitize limit=${LIMIT:-1800} EBB_PERCENT=${EBB_PERCENT:-5}
 mkdir -p "$logs"
 
+# cases <file>: how many test cases it has.
+cases() {
+  "$program" --source-file="*/tests/cuda/$1.*" --count --no-colors | sed -n 's/.*passing the current filters: //p'
+}
+
+# one <tool> <file> <case>
 one() {
-  local tool=$1 file=$2 begin=$SECONDS status=0
-  local log=$logs/$tool-$file.log
+  local tool=$1 file=$2 case=$3 begin=$SECONDS status=0
+  local log=$logs/$tool-$file-$case.log
   # Tests provoke errors of the runtime, which the tools would report as well.
   timeout "$limit" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 \
-    "$program" --source-file="*/tests/cuda/$file.*" >"$log" 2>&1 || status=$?
-  printf '%-10s %-12s status %3d, %4d s, %s\n' "$tool" "$file" "$status" $((SECONDS - begin)) \
+    "$program" --source-file="*/tests/cuda/$file.*" --first="$case" --last="$case" >"$log" 2>&1 || status=$?
+  printf '%-10s %-12s %3d  status %3d, %4d s, %s\n' "$tool" "$file" "$case" "$status" $((SECONDS - begin)) \
     "$(grep -h 'SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)"
   [ "$status" -eq 0 ]
 }
 export -f one
 
 # shellcheck disable=SC2016 # the inner shell expands it
-for tool in "${tools[@]}"; do
-  printf "$tool %s\n" "${files[@]}"
-done | xargs -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1"'
+for file in "${files[@]}"; do
+  count=$(cases "$file")
+  for tool in "${tools[@]}"; do
+    for ((case = 1; case <= count; ++case)); do
+      echo "$tool $file $case"
+    done
+  done
+done | xargs -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1" "$2"'

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/wan_decoding.hpp"
 #include "support/golden.hpp"
 #include "support/loaded.hpp"
 #include "support/random.hpp"
