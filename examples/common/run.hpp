@@ -80,8 +80,11 @@ void compare(const RunOptions& options, typename P::Model& model, const Weights&
   Progress progress(std::cerr, options.quiet ? ProgressStyle::quiet : progress_style());
   for (const Row& row : rows) {
     if (!options.quiet) std::cerr << row.label << '\n';
-    const auto engine =
-        machine.engine(model, weights, {{row.policy, options.exclude}, options.compute_type(), row.fusion});
+    const auto engine = machine.engine(model, weights,
+                                       {.placement = {row.policy, options.exclude},
+                                        .compute = options.compute_type(),
+                                        .fusion = row.fusion,
+                                        .tuned = options.tune});
     results.push_back(engine->run(request, watcher(progress)));
     traffic.push_back(engine->traffic());
   }

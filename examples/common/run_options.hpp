@@ -91,7 +91,11 @@ struct RunOptions {
     app.add_option("--tune", tune,
                    "GPU: file of algorithms for matrix products; what is not there yet is measured once and added")
         ->group(files);
-    app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table");
+    app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table")
+        ->excludes("--offload")
+        ->excludes("--lookahead")
+        ->excludes("--report")
+        ->excludes("--trace");
     app.add_flag("--quiet", quiet, "print nothing but errors");
   }
 
