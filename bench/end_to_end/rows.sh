@@ -24,8 +24,8 @@ log() {
 }
 peer() { python3 "bench/end_to_end/$model.py" "$@"; }
 
-common=(--model "$directory" --latents "$directory/inputs.safetensors" --prompt-embeds "$directory/inputs.safetensors"
-  --device cuda --quiet)
+common=(--model "$directory" --latents "$directory/inputs.safetensors" --device cuda --quiet)
+given=(--prompt-embeds "$directory/inputs.safetensors")
 case $model in
   flux)
     common+=(--quantize "transformer=nf4,text_encoder_2=nf4")
@@ -55,7 +55,7 @@ esac
 ebb() {
   local name=$1
   shift
-  log "$name" "$programs/$model" "${common[@]}" "$@" --output "$directory/$name.$file" \
+  log "$name" "$programs/$model" "${common[@]}" "${given[@]}" "$@" --output "$directory/$name.$file" \
     --output-latents "$directory/$name.safetensors" --report "$logs/$name.json"
   cat "$logs/$name.json"
 }
@@ -69,7 +69,7 @@ for policy in "${policies[@]}"; do
   [ "$name" = none ] || rm "$directory/$name.$file"
 done
 if [ "$model" = flux ]; then
-  log compare "$programs/flux" "${common[@]}" "${steps[@]}" --compare
+  log compare "$programs/flux" "${common[@]}" "${given[@]}" "${steps[@]}" --compare
 else
   ebb tiled "${one[@]}" --vae-tiling
   ebb tiled-leaf "${one[@]}" --vae-tiling --offload leaf
@@ -77,6 +77,8 @@ else
   log vae peer vae "$directory" whole tiled
 fi
 ebb one "${one[@]}"
+given=(--prompt "a large red heart above a striped green star on a dotted blue background") # reads the text encoders too
+ebb text "${one[@]}" --offload leaf
 log forward peer forward "$directory"
 log error peer error "$directory" "$directory/one.safetensors"
 # shellcheck disable=SC2086 # several rows
