@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -84,7 +85,7 @@ FormatChoice choice_of(FormatChoice::Kind kind, std::size_t block = 64,
 TEST_CASE("a linear in every format equals plain loops over the dequantized weight") {
   using Kind = FormatChoice::Kind;
   testing::Random random(11);
-  const std::size_t shapes[][3] = {{1, 1, 1},     {1, 70, 33},   {1, 129, 256}, {2, 5, 64},   {4, 130, 96},
+  const std::size_t shapes[][3] = {{1, 1, 1},     {1, 70, 33},   {1, 129, 256}, {2, 5, 64},    {4, 130, 96},
                                    {5, 257, 100}, {17, 128, 31}, {40, 300, 65}, {530, 9, 160}, {3, 64, 4096}};
   for (const auto& [m, n, k] : shapes)
     for (const int threads : {1, 2}) {
@@ -123,8 +124,8 @@ TEST_CASE("decoding a panel is bit-equal to dequantizing it, wherever it begins"
 TEST_CASE("LLM.int8 multiplies outlier columns in 16 bits and the rest exactly in 8") {
   testing::Random random(13);
   for (const float threshold : {0.0f, 6.0f})
-    for (const std::size_t m : {1, 3, 40}) {
-      const std::size_t n = 131, k = 2100;
+    for (const auto [m, n, k] : std::vector<std::array<std::size_t, 3>>{
+             {1, 131, 2100}, {3, 131, 2100}, {40, 131, 2100}, {520, 3, 1100}, {600, 140, 200}}) {
       FormatChoice choice = choice_of(FormatChoice::Kind::int8);
       choice.int8.outlier_threshold = threshold;
       const Weight weight(random, {n, k}, choice);
@@ -153,7 +154,8 @@ TEST_CASE("LLM.int8 multiplies outlier columns in 16 bits and the rest exactly i
             if (outlier[i])
               rest += static_cast<double>(value) * weight.values[column * k + i];
             else
-              sum += static_cast<long long>(std::nearbyint(value * (127.0f / largest))) * stored.codes()[column * k + i];
+              sum +=
+                  static_cast<long long>(std::nearbyint(value * (127.0f / largest))) * stored.codes()[column * k + i];
           }
           expected.push_back(static_cast<double>(sum) * largest * stored.scale(column) / (127.0 * 127.0) + rest);
         }

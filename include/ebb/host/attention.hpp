@@ -9,13 +9,10 @@
 #include <span>
 #include <type_traits>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "ebb/core/dtype.hpp"
 #include "ebb/host/context.hpp"
 #include "ebb/host/linear.hpp"
+#include "ebb/host/threads.hpp"
 #include "ebb/ops/attention.hpp"
 #include "ebb/tensor/quantized_tensor.hpp"
 
@@ -53,11 +50,7 @@ void attention(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> q, s
   const std::size_t tiles = (shape.query_tokens + detail::query_tile - 1) / detail::query_tile;
 #pragma omp parallel num_threads(detail::threads_for(ctx, y.size() * keys))
   {
-#ifdef _OPENMP
-    float* own = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * per_thread;
-#else
-    float* own = scratch.data();
-#endif
+    float* own = scratch.data() + detail::thread_number() * per_thread;
     float* head_k = own;
     float* head_v = head_k + keys * d;
     float* head_q = head_v + keys * d;

@@ -4,14 +4,11 @@
 #include <cstddef>
 #include <type_traits>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "ebb/core/dtype.hpp"
 #include "ebb/epilogue/epilogue.hpp"
 #include "ebb/host/context.hpp"
 #include "ebb/host/linear.hpp"
+#include "ebb/host/threads.hpp"
 #include "ebb/ops/conv.hpp"
 #include "ebb/tensor/any_of.hpp"
 
@@ -37,11 +34,7 @@ void convolve(const Context<T>& ctx, const Image<const T>& x, const DenseTensor&
   const std::size_t pad = kernel / 2;
 #pragma omp parallel num_threads(threads_for(ctx, y.size() * depth))
   {
-#ifdef _OPENMP
-    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
-#else
-    const std::size_t thread = 0;
-#endif
+    const std::size_t thread = thread_number();
     float* rows = unfolded.data() + thread * pixel_tile * depth;
     float* product = products.data() + thread * pixel_tile * y.channels;
 #pragma omp for schedule(dynamic)

@@ -1,13 +1,12 @@
 #pragma once
 
 #include <Eigen/Core>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "ebb/epilogue/epilogue.hpp"
 #include "ebb/host/context.hpp"
 #include "ebb/host/simd.hpp"
+#include "ebb/host/threads.hpp"
 #include "ebb/ops/linear.hpp"
 #include "ebb/tensor/any_of.hpp"
 #include "ebb/tensor/dequantize.hpp"
@@ -30,14 +30,8 @@ using Rows = Eigen::Map<RowMajor, Eigen::Unaligned, Eigen::OuterStride<>>;
 
 inline Eigen::Index index(std::size_t value) { return static_cast<Eigen::Index>(value); }
 
-/// Threads for `operations` multiply-adds: starting more than one costs about as much as this many take.
-template <class T>
-int threads_for(const Context<T>& ctx, std::size_t operations) {
-  return operations < (std::size_t{1} << 18) ? 1 : ctx.threads();
-}
-
-/// y [m, n] = x [m, k] * w [n, k]^T; `stride`s are elements between rows. On the calling thread alone: parallel regions are
-/// this backend's own, and Eigen, which would start threads in a region of one, is told so once for the process.
+/// y [m, n] = x [m, k] * w [n, k]^T; `stride`s are elements between rows. On the calling thread alone: parallel regions
+/// are this backend's own, and Eigen, which would start threads in a region of one, is told so once for the process.
 inline void multiply(const float* x, std::size_t x_stride, const float* w, std::size_t w_stride, float* y,
                      std::size_t y_stride, std::size_t m, std::size_t n, std::size_t k) {
   [[maybe_unused]] static const bool told = (Eigen::setNbThreads(1), true);
@@ -134,11 +128,7 @@ void linear_vector(const Context<T>& ctx, const Matrix<const float>& x, const Qu
   }();
 #pragma omp parallel num_threads(threads_for(ctx, y.size() * k))
   {
-#ifdef _OPENMP
-    float* row = scratch.data() + static_cast<std::size_t>(omp_get_thread_num()) * k;
-#else
-    float* row = scratch.data();
-#endif
+    float* row = scratch.data() + thread_number() * k;
 #pragma omp for schedule(static)
     for (std::size_t n = 0; n < y.columns; ++n) {
       if constexpr (BlockFormat<Format>) {
@@ -172,11 +162,7 @@ void linear_panels(const Context<T>& ctx, const Matrix<const float>& x, const Qu
   const auto tiles = ctx.template array<float>(threads * rows * panel_columns);
 #pragma omp parallel num_threads(threads_for(ctx, y.size() * k))
   {
-#ifdef _OPENMP
-    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
-#else
-    const std::size_t thread = 0;
-#endif
+    const std::size_t thread = thread_number();
     float* panel = decoded.data() + thread * panel_columns * k;
     float* tile = tiles.data() + thread * rows * panel_columns;
 #pragma omp for schedule(dynamic)
@@ -214,80 +200,110 @@ void linear_unfused(const Context<T>& ctx, const Matrix<const float>& x, const Q
   store(product.data(), y.columns, y.rows, y.columns, 0, 0, stage, y);
 }
 
-/// LLM.int8 (Dettmers et al., 2022) with the arithmetic of bitsandbytes: activations are rounded to float16, rows of
-/// them to int8 by their largest magnitude, products are summed exactly; columns that hold a magnitude at or above
-/// the threshold are left out there and multiplied with the dequantized weight instead.
+/// What LLM.int8 multiplies: activations rounded to float16, and rows of those rounded to int8 by their largest
+/// magnitude.
+struct Int8Activations {
+  Matrix<const float> half, quantized;
+  std::span<const float> scales;      // of the rows
+  std::vector<std::size_t> outliers;  // columns with a magnitude at or above the threshold: zeros in `quantized`
+};
+
+template <class T>
+Int8Activations quantize_activations(const Context<T>& ctx, const Matrix<const float>& x, float threshold) {
+  const std::size_t k = x.columns;
+  const Matrix<float> half(ctx.template array<float>(x.size()).data(), x.rows, k);
+  const Matrix<float> quantized(ctx.template array<float>(x.size()).data(), x.rows, k);
+  const auto scales = ctx.template array<float>(x.rows);
+  // No magnitude is at or above NaN.
+  const float least = threshold > 0.0f ? threshold : std::numeric_limits<float>::quiet_NaN();
+  const auto seen = ctx.template array<std::uint8_t>(static_cast<std::size_t>(ctx.threads()) * k);  // by each thread
+  std::ranges::fill(seen, std::uint8_t{0});
+#pragma omp parallel for num_threads(ctx.threads()) schedule(static) if (x.size() > 65536)
+  for (std::size_t row = 0; row < x.rows; ++row) {
+    std::uint8_t* is_outlier = seen.data() + thread_number() * k;
+    float* values = half.row(row);
+    round_to_float16(x.row(row), k, values);
+    float largest = 0.0f;  // of the values that are no outliers themselves
+    for (std::size_t column = 0; column < k; ++column) {
+      const float magnitude = std::abs(values[column]);
+      const bool outlier = magnitude >= least;
+      is_outlier[column] |= static_cast<std::uint8_t>(outlier);
+      largest = std::max(largest, outlier ? 0.0f : magnitude);
+    }
+    scales[row] = largest;
+  }
+  for (std::size_t i = k; i < seen.size(); ++i) seen[i % k] |= seen[i];
+#pragma omp parallel for num_threads(ctx.threads()) schedule(static) if (x.size() > 65536)
+  for (std::size_t row = 0; row < x.rows; ++row) {
+    const float inverse = scales[row] == 0.0f ? 0.0f : 127.0f / scales[row];
+    for (std::size_t column = 0; column < k; ++column)
+      quantized(row, column) = seen[column] != 0 ? 0.0f : std::nearbyint(half(row, column) * inverse);
+  }
+  Int8Activations result{half, quantized, scales, {}};
+  for (std::size_t column = 0; column < k; ++column)
+    if (seen[column] != 0) result.outliers.push_back(column);
+  return result;
+}
+
+/// LLM.int8 (Dettmers et al., 2022) with the arithmetic of bitsandbytes: products of int8 are summed exactly; columns
+/// of outliers are left out there and multiplied with the dequantized weight instead.
 template <class T, class Stage>
 void linear_int8(const Context<T>& ctx, const Matrix<const float>& x, const QuantizedTensor<INT8>& weight,
                  const Stage& stage, const Matrix<T>& y) {
-  const std::size_t k = x.columns;
-  const std::size_t m = x.rows;
-  const float threshold = weight.options().outlier_threshold;
-  const Matrix<float> half(ctx.template array<float>(m * k).data(), m, k);
-  const Matrix<float> quantized(ctx.template array<float>(m * k).data(), m, k);
-  const auto scales = ctx.template array<float>(m);
-  std::vector<char> is_outlier(k, 0);
-  for (std::size_t row = 0; row < m; ++row)
-    for (std::size_t column = 0; column < k; ++column) {
-      half(row, column) = static_cast<float>(float16(x(row, column)));
-      if (threshold > 0.0f && std::abs(half(row, column)) >= threshold) is_outlier[column] = 1;
-    }
-  std::vector<std::size_t> outliers;
-  for (std::size_t column = 0; column < k; ++column)
-    if (is_outlier[column]) outliers.push_back(column);
-  for (std::size_t row = 0; row < m; ++row) {
-    float largest = 0.0f;  // of the values that are no outliers themselves
-    for (std::size_t column = 0; column < k; ++column) {
-      const float magnitude = std::abs(half(row, column));
-      if (!(threshold > 0.0f && magnitude >= threshold)) largest = std::max(largest, magnitude);
-    }
-    scales[row] = largest;
-    const float inverse = largest == 0.0f ? 0.0f : 127.0f / largest;
-    for (std::size_t column = 0; column < k; ++column)
-      quantized(row, column) = is_outlier[column] ? 0.0f : std::nearbyint(half(row, column) * inverse);
-  }
-  // Sums of products of int8 stay below 2^24 over 1024 columns, so that float32 holds them exactly.
+  // Sums of products of int8 stay below 2^24 over 1024 columns, so that float32 holds them exactly; double holds all.
   constexpr std::size_t exact_columns = 1024;
+  const std::size_t k = x.columns;
+  const Int8Activations input = quantize_activations(ctx, x, weight.options().outlier_threshold);
   const std::size_t panels = (y.columns + panel_columns - 1) / panel_columns;
   const auto threads = static_cast<std::size_t>(ctx.threads());
-  const auto decoded = ctx.template array<float>(threads * panel_columns * exact_columns);
-  const auto partial = ctx.template array<float>(threads * m * panel_columns);
-  const auto sums = ctx.template array<std::int32_t>(threads * m * panel_columns);
-  const auto codes = weight.codes();
-#pragma omp parallel num_threads(ctx.threads())
+  const std::size_t rows = std::min(tile_rows, x.rows);
+  const std::size_t tile_size = rows * panel_columns;
+  const auto decoded = ctx.template array<float>(threads * panel_columns * k);
+  const auto tiles = ctx.template array<float>(threads * tile_size);
+  const auto sums = ctx.template array<double>(k > exact_columns ? threads * tile_size : 0);
+  const std::size_t kept_size = input.outliers.size() * panel_columns;
+  const auto dequantized = ctx.template array<float>(threads * kept_size);
+#pragma omp parallel num_threads(threads_for(ctx, y.size() * k))
   {
-#ifdef _OPENMP
-    const auto thread = static_cast<std::size_t>(omp_get_thread_num());
-#else
-    const std::size_t thread = 0;
-#endif
-    float* panel = decoded.data() + thread * panel_columns * exact_columns;
-    float* part = partial.data() + thread * m * panel_columns;
-    std::int32_t* sum = sums.data() + thread * m * panel_columns;
+    const std::size_t thread = thread_number();
+    float* panel = decoded.data() + thread * panel_columns * k;
+    float* tile = tiles.data() + thread * tile_size;
+    const auto exact = k > exact_columns ? sums.subspan(thread * tile_size, tile_size) : sums;
+    float* kept = dequantized.data() + thread * kept_size;  // [outliers, panel_columns]
+    std::fill_n(tile, tile_size, 0.0f);                     // what a narrow panel leaves alone is added up as well
 #pragma omp for schedule(dynamic)
     for (std::size_t number = 0; number < panels; ++number) {
       const std::size_t first = number * panel_columns;
       const std::size_t columns = std::min(panel_columns, y.columns - first);
-      std::fill_n(sum, m * panel_columns, 0);
-      for (std::size_t begin = 0; begin < k; begin += exact_columns) {
-        const std::size_t count = std::min(exact_columns, k - begin);
+      const auto* codes = weight.codes().data() + first * k;
+      std::array<float, panel_columns> scales{};
+      for (std::size_t n = 0; n < columns; ++n) scales[n] = weight.scale(first + n);
+      for (std::size_t at = 0; at < input.outliers.size(); ++at)
         for (std::size_t n = 0; n < columns; ++n)
-          for (std::size_t i = 0; i < count; ++i)
-            panel[n * exact_columns + i] = static_cast<float>(codes[(first + n) * k + begin + i]);
-        multiply(quantized.data + begin, k, panel, exact_columns, part, panel_columns, m, columns, count);
-        for (std::size_t i = 0; i < m; ++i)
-          for (std::size_t n = 0; n < columns; ++n)
-            sum[i * panel_columns + n] += static_cast<std::int32_t>(part[i * panel_columns + n]);
-      }
-      for (std::size_t i = 0; i < m; ++i)
-        for (std::size_t n = 0; n < columns; ++n) {
-          const float scale = weight.scale(first + n);
-          float value =
-              static_cast<float>(sum[i * panel_columns + n]) * (scales[i] * scale) * (1.0f / (127.0f * 127.0f));
-          for (const std::size_t column : outliers)
-            value += half(i, column) * INT8::decode(codes[(first + n) * k + column], scale);
-          y(i, first + n) = static_cast<T>(stage(value, i, first + n));
+          kept[at * panel_columns + n] = INT8::decode(codes[n * k + input.outliers[at]], scales[n]);
+      for (std::size_t row = 0; row < x.rows; row += rows) {
+        const std::size_t count = std::min(rows, x.rows - row);
+        std::ranges::fill(exact, 0.0);
+        for (std::size_t begin = 0; begin < k; begin += exact_columns) {
+          const std::size_t width = std::min(exact_columns, k - begin);
+          float* part = panel + begin * panel_columns;  // [columns, width], decoded when it is first needed
+          for (std::size_t n = 0; row == 0 && n < columns; ++n)
+            std::copy_n(codes + n * k + begin, width, part + n * width);
+          multiply(input.quantized.row(row) + begin, k, part, width, tile, panel_columns, count, columns, width);
+          for (std::size_t i = 0; i < exact.size(); ++i) exact[i] += static_cast<double>(tile[i]);
         }
+        for (std::size_t i = 0; i < exact.size(); ++i) tile[i] = static_cast<float>(exact[i]);
+        for (std::size_t i = 0; i < count; ++i) {
+          float* values = tile + i * panel_columns;
+          for (std::size_t n = 0; n < columns; ++n)
+            values[n] = values[n] * (input.scales[row + i] * scales[n]) * (1.0f / (127.0f * 127.0f));
+          for (std::size_t at = 0; at < input.outliers.size(); ++at) {
+            const float activation = input.half(row + i, input.outliers[at]);
+            for (std::size_t n = 0; n < columns; ++n) values[n] += activation * kept[at * panel_columns + n];
+          }
+        }
+        store(tile, panel_columns, count, columns, row, first, stage, y);
+      }
     }
   }
 }

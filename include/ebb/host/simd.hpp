@@ -7,6 +7,8 @@
 #include <immintrin.h>
 #endif
 
+#include "ebb/core/dtype.hpp"
+
 namespace ebb::host::detail {
 
 /// Expands packed 4-bit codes, first element in the high nibble, to table[code] * scale. `table` has 16 entries,
@@ -38,8 +40,7 @@ inline void decode_nibbles(const std::uint8_t* codes, std::size_t count, const f
       const __m256 from_lower = _mm256_permutevar8x32_ps(lower, index);
       const __m256 from_upper = _mm256_permutevar8x32_ps(upper, index);
       const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(index, 28));  // bit 3 of the code as the sign
-      _mm256_storeu_ps(out + i + static_cast<std::size_t>(half) * 8,
-                       _mm256_blendv_ps(from_lower, from_upper, choice));
+      _mm256_storeu_ps(out + i + static_cast<std::size_t>(half) * 8, _mm256_blendv_ps(from_lower, from_upper, choice));
     }
   }
 #endif
@@ -86,6 +87,16 @@ float dot_blocks(const std::uint8_t* codes, std::size_t blocks, std::size_t bloc
   }
   return sum;
 #endif
+}
+
+/// Rounds to the nearest float16, in float32.
+inline void round_to_float16(const float* from, std::size_t count, float* to) {
+  std::size_t i = 0;
+#if defined(__AVX2__) && defined(__F16C__)
+  for (; i + 8 <= count; i += 8)
+    _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT)));
+#endif
+  for (; i < count; ++i) to[i] = static_cast<float>(float16(from[i]));
 }
 
 }  // namespace ebb::host::detail
