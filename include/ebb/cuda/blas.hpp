@@ -20,6 +20,7 @@
 #include "ebb/core/error.hpp"
 #include "ebb/core/view.hpp"
 #include "ebb/cuda/check.hpp"
+#include "ebb/cuda/initialized.hpp"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/cuda/tuned.hpp"
 
@@ -118,6 +119,9 @@ class Blas {
     if (!at->second) return false;
     point_to_bias(*at->second, epilogue, bias);
     check_blas(run(*at->second, x, weight, residual, y, stream), "cublasLtMatmul");
+    if (y.size() > 0)
+      mark_initialized(y.data, ((y.rows - 1) * y.stride + y.columns) * sizeof(T),
+                       stream);  // what lies between rows too
     return true;
   }
 
