@@ -24,10 +24,10 @@ cases() {
   "$program" --source-file="*/tests/cuda/$1.*" --count --no-colors | sed -n 's/.*passing the current filters: //p'
 }
 
-# one <tool> <file> <case>
+# one <tool> <file> <number of the case>
 one() {
-  local tool=$1 file=$2 case=$3 begin=$SECONDS status=0
-  local log=$logs/$tool-$file-$case.log
+  local tool=$1 file=$2 number=$3 begin=$SECONDS status=0
+  local log=$logs/$tool-$file-$number.log
   local options=(--tool "$tool" --error-exitcode 9)
   options+=(--report-api-errors no) # tests provoke them
   case $tool in
@@ -36,8 +36,8 @@ one() {
     racecheck | synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;;
   esac
   timeout "$limit" compute-sanitizer "${options[@]}" \
-    "$program" --source-file="*/tests/cuda/$file.*" --first="$case" --last="$case" >"$log" 2>&1 || status=$?
-  printf '%-10s %-12s %3d  status %3d, %4d s, %s\n' "$tool" "$file" "$case" "$status" $((SECONDS - begin)) \
+    "$program" --source-file="*/tests/cuda/$file.*" --first="$number" --last="$number" >"$log" 2>&1 || status=$?
+  printf '%-10s %-12s %3d  status %3d, %4d s, %s\n' "$tool" "$file" "$number" "$status" $((SECONDS - begin)) \
     "$(grep -h 'SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)"
   [ "$status" -eq 0 ]
 }
@@ -46,9 +46,13 @@ export -f one
 # shellcheck disable=SC2016 # the inner shell expands it
 for file in "${files[@]}"; do
   count=$(cases "$file")
+  if [ "$count" -eq 0 ]; then
+    echo "$file: no test case of $program is in such a file" >&2
+    exit 1
+  fi
   for tool in "${tools[@]}"; do
-    for ((case = 1; case <= count; ++case)); do
-      echo "$tool $file $case"
+    for ((number = 1; number <= count; ++number)); do
+      echo "$tool $file $number"
     done
   done
-done | xargs -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1" "$2"'
+done | xargs -r -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1" "$2"'

@@ -21,6 +21,16 @@ TEST_CASE("activations equal their formulas in double") {
   }
 }
 
+TEST_CASE("GELU keeps its digits where it is nearly zero") {
+  for (float x = -5.0f; x <= -1.0f; x += 0.0625f) {
+    const double d = x;
+    CHECK(GeluTanh{}(x, 0, 0) ==
+          doctest::Approx(0.5 * d * (1 + std::tanh(std::sqrt(2 / M_PI) * (d + 0.044715 * d * d * d))))
+              .scale(0.0)
+              .epsilon(1e-5));
+  }
+}
+
 TEST_CASE("a chain runs its stages in order") {
   const std::vector<float> bias{1, 2, 3}, factor{1, 2, 3, 4, 5, 6}, gate{10, 20, 30, 40, 50, 60};
   const Matrix<const float> matrix(factor.data(), 2, 3);
@@ -30,7 +40,8 @@ TEST_CASE("a chain runs its stages in order") {
   CHECK(chain(Residual{matrix}, Multiply{matrix}, Bias{bias.data()})(5.0f, 1, 2) == 69.0f);
   const GatedResidual gated{Matrix<const float>(gate.data(), 2, 3), std::size_t{1}, matrix};
   CHECK(gated(2.0f, 1, 0) == 4.0f + 40.0f * 2.0f);
-  CHECK(GatedResidual{Matrix<const float>(gate.data(), 1, 3), std::size_t{2}, matrix}(2.0f, 1, 0) == 4.0f + 10.0f * 2.0f);
+  CHECK(GatedResidual{Matrix<const float>(gate.data(), 1, 3), std::size_t{2}, matrix}(2.0f, 1, 0) ==
+        4.0f + 10.0f * 2.0f);
 }
 
 TEST_CASE("stages are small values: kernels take them as arguments") {

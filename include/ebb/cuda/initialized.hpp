@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cuda_runtime_api.h>
-#if __has_include(<nvtx3/nvToolsExtMemCudaRt.h>)  // toolkits before 13 have none
+#if __has_include(<nvtx3/nvToolsExtMemCudaRt.h>)  // not in every toolkit
 #include <nvtx3/nvToolsExtMemCudaRt.h>
 #endif
 

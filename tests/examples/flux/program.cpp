@@ -111,6 +111,18 @@ TEST_CASE("the comparison shows no difference between policies") {
   CHECK(names_in(directory.path()).empty());
 }
 
+TEST_CASE("options that the comparison would ignore are refused beside it") {
+  const auto parses = [](const std::string& more) {
+    flux::Options options;
+    CLI::App app;
+    options.declare(app);
+    app.parse("--model m --prompt p --compare " + more);
+  };
+  CHECK_NOTHROW(parses("--exclude vae --quiet"));
+  for (const char* option : {"--offload leaf", "--lookahead 2", "--report r.json", "--trace t.json"})
+    CHECK_THROWS_AS(parses(option), CLI::ExcludesError);
+}
+
 TEST_CASE("bad input ends with a message that names the thing, and without output") {
   const testing::TemporaryDirectory directory;
   std::ostringstream out;
