@@ -43,16 +43,34 @@ one() {
 }
 export -f one
 
-# shellcheck disable=SC2016 # the inner shell expands it
-for file in "${files[@]}"; do
-  count=$(cases "$file")
-  if [ "$count" -eq 0 ]; then
-    echo "$file: no test case of $program is in such a file" >&2
-    exit 1
-  fi
-  for tool in "${tools[@]}"; do
-    for ((number = 1; number <= count; ++number)); do
-      echo "$tool $file $number"
+# each <how many side by side> <file>...: every tool over every case of these files.
+each() {
+  local jobs=$1 file tool count number runs=()
+  shift
+  for file; do
+    count=$(cases "$file")
+    if [ "$count" -eq 0 ]; then
+      echo "$file: no test case of $program is in such a file" >&2
+      return 1
+    fi
+    for tool in "${tools[@]}"; do
+      for ((number = 1; number <= count; ++number)); do
+        runs+=("$tool $file $number")
+      done
     done
   done
-done | xargs -r -P "${JOBS:-4}" -L 1 bash -c 'one "$0" "$1" "$2"'
+  # shellcheck disable=SC2016 # the inner shell expands it
+  printf '%s\n' "${runs[@]}" | xargs -r -P "$jobs" -L 1 bash -c 'one "$0" "$1" "$2"'
+}
+
+shared=() alone=()
+for file in "${files[@]}"; do
+  case $file in
+    memory) alone+=("$file") ;; # takes all memory of the GPU
+    *) shared+=("$file") ;;
+  esac
+done
+status=0
+[ ${#shared[@]} -eq 0 ] || each "${JOBS:-4}" "${shared[@]}" || status=1
+[ ${#alone[@]} -eq 0 ] || each 1 "${alone[@]}" || status=1
+[ "$status" -eq 0 ]
