@@ -137,7 +137,7 @@ struct Part {
 
 /// Weights that a toy model walks through, and what a walk computes.
 struct Toy {
-  explicit Toy(unsigned seed) {
+  explicit Toy(unsigned seed, std::size_t in_group = 0) : index(in_group) {
     std::mt19937 random(seed);
     ebb::Component component{.name = "toy", .home = nullptr, .root = ebb::id_of(*this)};
     std::size_t end = 0;
@@ -166,10 +166,11 @@ struct Toy {
       const ebb::Unit& unit = components[0].units[i];
       if constexpr (requires { streams.delay(Stream::compute); }) streams.delay(Stream::compute);
       absorb<<<1, 256, 0, streams.handle(Stream::compute)>>>(
-          reinterpret_cast<const std::uint32_t*>(group.address(0, unit.begin)), unit.bytes() / 4, state);
+          reinterpret_cast<const std::uint32_t*>(group.address(index, unit.begin)), unit.bytes() / 4, state);
     }
   }
 
+  std::size_t index;  // of its component in a group
   std::vector<Part> parts{13, Part{}};
   ebb::AlignedBuffer home;
   std::vector<ebb::Component> components;
@@ -291,4 +292,76 @@ TEST_CASE("a step that fails while it is recorded leaves weights that can be use
     state.download(found);
     CHECK(found[0] == toy.expected(6));
   }
+}
+
+TEST_CASE("what a loop does between its steps may move other weights") {
+  Toy toy(5);
+  Toy other(6, 1);
+  const ebb::cuda::PinnedRegion pinned(toy.home.bytes());
+  const ebb::cuda::PinnedRegion also_pinned(other.home.bytes());
+  ebb::cuda::Engine engine(ebb::cuda::Device::open(0), {});
+  const std::vector components{toy.components[0], other.components[0]};
+  constexpr std::size_t steps = 20;
+  for (const ebb::OffloadSpec& policy : policies(toy.home.size() + other.home.size())) {
+    CAPTURE(policy.text());
+    const ebb::cuda::DeviceBuffer<std::byte> arena(ebb::cuda::Offload::plan(policy, components).arena_bytes);
+    check(cudaMemset(arena.data(), 0xff, arena.size()));
+    const ebb::cuda::DeviceBuffer<unsigned long long> states(2);
+    states.upload(std::vector<unsigned long long>{1, 1});
+    check(cudaDeviceSynchronize());
+    ebb::cuda::Offload group(policy, engine.streams, Stream::compute, Stream::copy, components, arena.bytes());
+    const ebb::cuda::Context<float> ctx(engine, &group);
+    const std::size_t before = engine.graph_launches;
+    std::size_t issued = 0;
+    repeat(
+        ctx, steps,
+        [&](std::size_t step) {
+          if (step % 8 == 7) other.pass(group, engine.streams, states.data() + 1);
+        },
+        [&] {
+          toy.pass(group, engine.streams, states.data());
+          ++issued;
+        },
+        [](std::size_t, double) {});
+    CHECK(engine.graph_launches - before == steps - 1);
+    CHECK(issued < steps);  // the others were launched again
+    std::vector<unsigned long long> found(2);
+    states.download(found);
+    CHECK(found[0] == toy.expected(steps));
+    CHECK(found[1] == other.expected(2));
+  }
+}
+
+TEST_CASE("a step is recorded anew once the workspace has grown") {
+  ebb::cuda::Engine engine(ebb::cuda::Device::open(0), {});
+  const ebb::cuda::Context<float> ctx(engine);
+  const ebb::cuda::DeviceBuffer<unsigned long long> state(1);
+  state.upload(std::vector<unsigned long long>{1});
+  check(cudaDeviceSynchronize());
+  constexpr std::size_t count = 1000;
+  const auto fill = [&](std::span<std::uint32_t> words) {
+    check(cudaMemsetAsync(words.data(), 1, words.size_bytes(), ctx.stream()));
+  };
+  int issued = 0;
+  repeat(
+      ctx, 8,
+      [&](std::size_t step) {
+        const auto frame = ctx.workspace().frame();
+        if (step == 5) fill(ctx.template array<std::uint32_t>(1u << 20));
+      },
+      [&] {
+        const auto frame = ctx.workspace().frame();
+        const auto words = ctx.template array<std::uint32_t>(count);
+        fill(words);
+        absorb<<<1, 256, 0, ctx.stream()>>>(words.data(), count, state.data());
+        ++issued;
+      },
+      [](std::size_t, double) {});
+  CHECK(issued == 3);  // as issued, recorded, and recorded again
+  std::vector<unsigned long long> found(1);
+  state.download(found);
+  std::uint64_t expected = 1;
+  const std::vector<std::byte> ones(4 * count, std::byte{1});
+  for (int step = 0; step < 8; ++step) expected = absorbed(expected, ones.data(), ones.size());
+  CHECK(found[0] == expected);
 }

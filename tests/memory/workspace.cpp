@@ -23,6 +23,27 @@ TEST_CASE("a frame gives back what was allocated in it; after the first pass at 
   CHECK(peak >= (std::size_t{1} << 22));
 }
 
+TEST_CASE("a workspace's generation says whether addresses may have changed") {
+  ebb::Workspace workspace;
+  const auto pass = [&](std::size_t count) {
+    const auto frame = workspace.frame();
+    workspace.allocate<float>(1000);
+    workspace.allocate<float>(count);
+  };
+  pass(std::size_t{1} << 20);
+  const std::size_t first = workspace.generation();
+  pass(std::size_t{1} << 20);
+  pass(10);
+  CHECK(workspace.generation() == first);
+  pass(std::size_t{1} << 21);
+  const std::size_t grown = workspace.generation();
+  CHECK(grown != first);
+  pass(std::size_t{1} << 20);
+  CHECK(workspace.generation() == grown);
+  workspace.release();
+  CHECK(workspace.generation() != grown);
+}
+
 TEST_CASE("frames of other sizes share their memory") {
   constexpr std::size_t mebibyte = std::size_t{1} << 20;
   ebb::Workspace workspace;

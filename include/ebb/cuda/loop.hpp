@@ -72,26 +72,35 @@ class Recordings {
     if (!graphs_.empty()) (void)cudaStreamSynchronize(engine_.streams.handle(Stream::compute));
   }
 
-  /// Records what `body` issues and launches it. @return whether it can be launched again
+  /// Records what `body` issues and launches it.
   template <class Body>
-  bool record(Body& body) {
-    const OffloadState before = offload_ != nullptr ? offload_->state() : OffloadState{};
+  void record(Body& body) {
+    before_ = state();
     pending_ = true;
     engine_.streams.begin_capture();
     body();
     graphs_.push_back(engine_.streams.end_capture());
-    if (offload_ != nullptr) moved_ = offload_->since(before);
+    if (offload_ != nullptr) moved_ = offload_->since(before_);
     launch();
     pending_ = false;
-    return offload_ == nullptr || offload_->state().present == before.present;
+    returns_ = state().present == before_.present;
+    generation_ = engine_.workspace.generation();
+  }
+  /// Whether the last recording computes the same when it is launched once more: it leads from one state of the weights
+  /// to the same, that state is the present one, and the memory that it computes in is still there.
+  bool can_repeat() const {
+    return !graphs_.empty() && returns_ && generation_ == engine_.workspace.generation() &&
+           state().present == before_.present;
   }
   /// Launches the last recording once more.
   void repeat() {
+    engine_.streams.order(Stream::copy, Stream::compute);  // copies that were issued since
     launch();
     if (offload_ != nullptr) offload_->repeated(moved_);
   }
 
  private:
+  OffloadState state() const { return offload_ != nullptr ? offload_->state() : OffloadState{}; }
   void launch() {
     graphs_.back().launch(engine_.streams.handle(Stream::compute));
     ++engine_.graph_launches;
@@ -101,30 +110,34 @@ class Recordings {
   Engine& engine_;
   Offload* offload_;
   std::vector<Graph> graphs_;  // all of them: the last but one may still run
-  OffloadRecord moved_;        // by the last one
-  bool pending_ = false;       // a recording has begun and not run
+  // Of the last one:
+  OffloadState before_;
+  OffloadRecord moved_;
+  bool returns_ = false;  // leaves the weights that it began with
+  std::size_t generation_ = 0;
+  bool pending_ = false;  // a recording has begun and not run
 };
 
 }  // namespace detail
 
 /// See ops/loop.hpp. The first step runs as it is issued; it also makes all memory and plans that the others need. A
 /// later one is recorded, transfers of weights included, and once a recording ends with the same weights on the device
-/// as it began with, all remaining steps are launches of that graph. No module may be entered outside of the body.
+/// as it began with, later steps are launches of that graph. Where `prepare` or `done` enters modules that take the
+/// place of such weights, or makes the workspace grow, the next step is recorded anew.
 template <Element T, class Prepare, class Body, class Done>
 requires LoopParts<Prepare, Body, Done>
 void repeat(const Context<T>& ctx, std::size_t count, Prepare prepare, Body body, Done done) {
   Engine& engine = ctx.engine();
   detail::Recordings recordings(engine, ctx.offload());
   detail::StepClock<Done> clock(ctx.stream(), done);
-  bool repeats = false;  // the last recording leads from a state of the weights to the same state
   for (std::size_t step = 0; step < count; ++step) {
     prepare(step);
     if (step == 0 || !engine.graphs || engine.observer.trace != nullptr)
       body();
-    else if (repeats)
+    else if (recordings.can_repeat())
       recordings.repeat();
     else
-      repeats = recordings.record(body);
+      recordings.record(body);
     clock.mark();
   }
   clock.finish();

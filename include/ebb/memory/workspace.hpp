@@ -60,12 +60,16 @@ class BasicWorkspace {
     return reinterpret_cast<T*>(memory);
   }
 
+  /// Another number after every change of the memory behind the workspace. While it stays, addresses do.
+  std::size_t generation() const { return generation_; }
+
   /// Most bytes that were held at once since `reset_peak`.
   std::size_t peak_bytes() const { return peak_bytes_; }
   void reset_peak() { peak_bytes_ = held_bytes(); }
   /// Returns all memory to the system. No frame may be open.
   void release() {
     chunks_.clear();
+    ++generation_;
     at_ = {};
     most_in_use_ = 0;
   }
@@ -87,6 +91,7 @@ class BasicWorkspace {
   }
   void add_chunk(std::size_t bytes) {
     chunks_.emplace_back(bytes);
+    ++generation_;
     peak_bytes_ = std::max(peak_bytes_, held_bytes());
   }
   /// Where several chunks lie behind the mark, one takes their place: what comes next has other sizes and would leave
@@ -96,6 +101,7 @@ class BasicWorkspace {
     const std::size_t first = mark.used == 0 ? mark.chunk : mark.chunk + 1;
     if (chunks_.size() <= first + 1) return;
     chunks_.erase(chunks_.begin() + static_cast<std::ptrdiff_t>(first), chunks_.end());
+    ++generation_;
     try {
       add_chunk(most_in_use_ - mark.in_use);
     } catch (...) {  // whoever allocates next hears of it
@@ -106,6 +112,7 @@ class BasicWorkspace {
   Mark at_;
   std::size_t most_in_use_ = 0;  // since the last release
   std::size_t peak_bytes_ = 0;
+  std::size_t generation_ = 0;
 };
 
 /// Activations in RAM.
