@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 program=$(realpath "${1:-build/cuda/tests/cuda/test_cuda}")
-read -ra tools <<<"${TOOLS:-memcheck racecheck initcheck synccheck}"
+read -ra tools <<<"${TOOLS:-racecheck memcheck initcheck synccheck}"
 if [ -n "${FILES:-}" ]; then
   read -ra files <<<"$FILES"
 else
@@ -29,11 +29,12 @@ one() {
   local tool=$1 file=$2 number=$3 begin=$SECONDS status=0
   local log=$logs/$tool-$file-$number.log
   local options=(--tool "$tool" --error-exitcode 9)
-  options+=(--report-api-errors no) # tests provoke them
+  options+=(--report-api-errors no --require-cuda-init no) # some tests provoke errors, some need no GPU
   case $tool in
     initcheck) options+=(--nvtx yes) ;; # for mark_initialized
-    # What happens inside a kernel of cuBLASLt is not ours.
-    racecheck | synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;;
+    # What happens inside a kernel of cuBLASLt is not ours. Racecheck cannot leave it out: such a kernel then ends with an
+    # illegal address (CUDA 13.0).
+    synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;;
   esac
   timeout "$limit" compute-sanitizer "${options[@]}" \
     "$program" --source-file="*/tests/cuda/$file.*" --first="$number" --last="$number" >"$log" 2>&1 || status=$?
@@ -45,16 +46,19 @@ export -f one
 
 # each <how many side by side> <file>...: every tool over every case of these files.
 each() {
-  local jobs=$1 file tool count number runs=()
+  local jobs=$1 file tool number runs=()
+  local -A count
   shift
   for file; do
-    count=$(cases "$file")
-    if [ "$count" -eq 0 ]; then
+    count[$file]=$(cases "$file")
+    if [ "${count[$file]}" -eq 0 ]; then
       echo "$file: no test case of $program is in such a file" >&2
       return 1
     fi
-    for tool in "${tools[@]}"; do
-      for ((number = 1; number <= count; ++number)); do
+  done
+  for tool in "${tools[@]}"; do
+    for file; do
+      for ((number = 1; number <= count[$file]; ++number)); do
         runs+=("$tool $file $number")
       done
     done
