@@ -108,6 +108,7 @@ class CudaEngine final : public Engine<P> {
   }
 
   Result run(const Request& request, const PhaseWatcher& watcher) override {
+    gpu_.device.use();
     return advised([&] { return watched(request, watcher); },
                    [&](std::size_t bytes) {
                      const std::size_t activations = gpu_.workspace.peak_bytes() + bytes;
@@ -198,6 +199,7 @@ class CudaMachine final : public Machine<P> {
 
   std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
                                     const EngineOptions& options) override {
+    device_.use();
     return advised(
         [&]() -> std::unique_ptr<Engine<P>> {
           return std::make_unique<CudaEngine<P>>(device_, model, weights, options, pins_of(weights));
@@ -210,7 +212,10 @@ class CudaMachine final : public Machine<P> {
                                   cuda::Blas::workspace_bytes + attention.scratch + attention.flags);
         });
   }
-  std::shared_ptr<const void> pin(const Weights& weights) override { return pins_of(weights); }
+  std::shared_ptr<const void> pin(const Weights& weights) override {
+    device_.use();
+    return pins_of(weights);
+  }
   std::string name() const override {
     cudaDeviceProp properties{};
     cuda::check(cudaGetDeviceProperties(&properties, device_.index));

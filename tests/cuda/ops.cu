@@ -188,6 +188,13 @@ void check_linear(testing::Random& random, const FormatChoice& choice, DType den
       "bias, SiLU", [&](auto) { return chain(host_bias, Silu{}); }, [&](auto) { return chain(device_bias, Silu{}); });
   agrees(
       "residual", [&](auto y) { return Residual{y}; }, [&](auto y) { return Residual{y}; });
+  Twin<T> other(random, product.m + 1, product.n, product.m % 3 == 0 ? 8 : 0);
+  const auto behind_one = [&](auto matrix) {  // of y's stride, but aligned to one element
+    return Matrix(matrix.data + 1, product.m, product.n, matrix.stride);
+  };
+  agrees(
+      "residual elsewhere", [&](auto) { return Residual{behind_one(other.host())}; },
+      [&](auto) { return Residual{behind_one(other.device())}; });
   agrees(
       "bias, gated residual",
       [&](auto y) {

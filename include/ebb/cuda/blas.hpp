@@ -3,6 +3,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -101,7 +102,8 @@ class Blas {
                   y.stride,
                   static_cast<std::size_t>(type_of<T>),
                   static_cast<std::size_t>(epilogue) * 2 + (residual != nullptr),
-                  alignment(x.data) << 32 | alignment(weight.data) << 16 | alignment(y.data)};
+                  alignment(x.data) << 32 | alignment(weight.data) << 16 |
+                      (residual != nullptr ? std::min(alignment(y.data), alignment(residual)) : alignment(y.data))};
     auto at = plans_.find(key);
     if (at == plans_.end()) {
       std::vector<cublasLtMatmulAlgo_t> proposed;

@@ -41,12 +41,14 @@ struct Device {
     if (index < 0 || index >= count)
       throw ConfigError(concat("there is no GPU ", index, ": this machine has ", count, ", numbered from 0"));
     Device device{.index = index};
-    check(cudaSetDevice(index));
+    device.use();
     check(cudaDeviceGetAttribute(&device.major, cudaDevAttrComputeCapabilityMajor, index));
     check(cudaDeviceGetAttribute(&device.minor, cudaDevAttrComputeCapabilityMinor, index));
     check(cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
     return device;
   }
+  /// Makes it the calling thread's current device. @throws CudaError
+  void use() const { check(cudaSetDevice(index)); }
   /// cudaSuccess where there is a GPU, cudaErrorNoDevice where there is none or no driver at all, and otherwise what
   /// keeps a GPU from being used.
   static cudaError_t presence() {
@@ -62,13 +64,16 @@ struct Device {
   }
 };
 
-/// What all contexts of one stream share: handles and memory whose contents matter to kernels.
+/// What all contexts of one stream share: handles and memory whose contents matter to kernels. All of it belongs to the
+/// device that is the calling thread's current one at construction (`Device::open`), which has to be current, too,
+/// where work is issued.
 struct Engine {
   /// `attention` is what `attention_workspace(on)` says.
   Engine(const Device& on, AttentionWorkspaceBytes attention) : device(on) {
     attention_scratch = DeviceBuffer<std::byte>(attention.scratch);
     attention_flags = DeviceBuffer<unsigned>(attention.flags / sizeof(unsigned));
-    check(cudaMemset(attention_flags.data(), 0, attention.flags));  // kernels leave it zero
+    // Kernels leave them zero. Not cudaMemset: the compute stream does not wait for the default one.
+    check(cudaMemsetAsync(attention_flags.data(), 0, attention.flags, streams.handle(Stream::compute)));
     streams.set_observer(&observer);
   }
 
@@ -91,8 +96,10 @@ struct Entered {
 };
 
 /// What a forward pass on the GPU runs with: the element type of activations, the engine with its streams and
-/// workspace, and, where weights move, the offload group. Everything is issued to the engine's compute stream; nothing
-/// waits for it but `download` and the end of `repeat`. Ops are found by argument-dependent lookup. Not thread-safe.
+/// workspace, and, where weights move, the offload group. Everything is issued to the engine's compute stream. The host
+/// waits for it in `upload`, in what uploads its arguments (timestep_embedding, relative_bias, gather_rows), in
+/// `download`, `quantize` and `repeat`, where the workspace grows, and where cuBLASLt's algorithms are tuned; none of
+/// these can be captured. Ops are found by argument-dependent lookup. Not thread-safe.
 template <Element T>
 class Context : public Activations<T, Workspace> {
  public:

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "ebb/core/error.hpp"
 #include "ebb/cuda/check.hpp"
@@ -36,6 +37,13 @@ class DeviceBuffer {
     data_.reset(static_cast<T*>(memory));
   }
 
+  DeviceBuffer(DeviceBuffer&& other) noexcept : data_(std::move(other.data_)), count_(std::exchange(other.count_, 0)) {}
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    count_ = std::exchange(other.count_, 0);
+    return *this;
+  }
+
   T* data() const { return data_.get(); }
   std::size_t size() const { return count_; }
   std::span<T> bytes() const requires std::is_same_v<T, std::byte> { return {data_.get(), count_}; }
@@ -46,7 +54,8 @@ class DeviceBuffer {
     check(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
     check(cudaStreamSynchronize(nullptr));  // small copies are staged, and other streams do not wait for their end
   }
-  /// Copies to the host and waits. `values` has `size()` elements.
+  /// Copies to the host and waits, but not for streams made without blocking (`Streams`): synchronize with what writes
+  /// the data first. `values` has `size()` elements.
   void download(std::span<T> values) const {
     require(values.size() == count_, "download: the sizes differ");
     check(cudaMemcpy(values.data(), data(), count_ * sizeof(T), cudaMemcpyDeviceToHost));

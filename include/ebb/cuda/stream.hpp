@@ -132,7 +132,8 @@ class Streams {
     check(status);
     return Graph(recorded);
   }
-  /// Throws away what was issued since `begin_capture`, if a capture is running.
+  /// Throws away what was issued since `begin_capture`, if a capture is running. Synchronize both streams before new
+  /// work is issued: how that depends on work of before the capture is no longer known.
   void abandon_capture() noexcept {
     if (!capturing_) return;
     cudaGraph_t recorded = nullptr;

@@ -25,11 +25,11 @@ struct AttentionShape {
 ///   q, y [batch * query_tokens, heads * head_dim]; k, v [batch * key_tokens, heads * head_dim]; rows may be strided
 ///   bias [heads * query_tokens, key_tokens] in float32, added to the scores of every item, or empty; -infinity hides a
 ///   key, and a query that sees none is NaN throughout, as a softmax of nothing but -infinity is
-/// y must not overlap k or v; it may be q where that is not read again. Causal needs query_tokens <= key_tokens.
+/// y overlaps none of the others. Causal needs query_tokens <= key_tokens.
 /// @throws ShapeError
 template <class Q, class K, class V, class B, class Y>
-void check_attention(const Q& q, const K& k, const V& v, const AttentionShape& shape, AttentionMask mask,
-                     const B& bias, const Y& y) {
+void check_attention(const Q& q, const K& k, const V& v, const AttentionShape& shape, AttentionMask mask, const B& bias,
+                     const Y& y) {
   const std::size_t width = shape.heads * shape.head_dim;
   const std::size_t queries = shape.batch * shape.query_tokens;
   const std::size_t keys = shape.batch * shape.key_tokens;
@@ -53,9 +53,10 @@ template <class Buckets, class B>
 void check_relative_bias(const Shape& table, const Buckets& buckets, const B& bias) {
   const std::size_t tokens = bias.columns;
   if (table.rank() != 2 || bias.rows != table[1] * tokens || buckets.size() + 1 != 2 * tokens)
-    throw ShapeError(concat("relative_bias: expected table [rows, heads], bias [heads * tokens, tokens] and 2 * tokens - 1 "
-                            "buckets, found table ",
-                            table.text(), ", bias [", bias.rows, ", ", bias.columns, "], ", buckets.size(), " buckets"));
+    throw ShapeError(
+        concat("relative_bias: expected table [rows, heads], bias [heads * tokens, tokens] and 2 * tokens - 1 "
+               "buckets, found table ",
+               table.text(), ", bias [", bias.rows, ", ", bias.columns, "], ", buckets.size(), " buckets"));
   for (const auto bucket : buckets)
     if (bucket < 0 || static_cast<std::size_t>(bucket) >= table[0])
       throw ShapeError(concat("relative_bias: bucket ", bucket, " is outside a table of ", table[0], " rows"));
