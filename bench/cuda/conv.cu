@@ -6,6 +6,7 @@
 #include "ebb/cuda/conv.cuh"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/epilogue/stages.hpp"
+#include "random.cuh"
 #include "timing.hpp"
 
 namespace {
@@ -22,12 +23,10 @@ struct Shape {
 
 void measure(const Shape& s) {
   const std::size_t pixels = s.height * s.width;
-  const DeviceBuffer<bfloat16> x((s.frames + s.depth - 1) * pixels * s.inputs), y(s.frames * pixels * s.outputs),
-      filter(s.outputs * s.depth * s.kernel * s.kernel * s.inputs);
-  const DeviceBuffer<float> bias(s.outputs);
-  check(cudaMemset(x.data(), 0x3c, x.size() * sizeof(bfloat16)));
-  check(cudaMemset(filter.data(), 0x3c, filter.size() * sizeof(bfloat16)));
-  check(cudaMemset(bias.data(), 0, bias.size() * sizeof(float)));
+  const auto x = ebb::bench::random_values<bfloat16>((s.frames + s.depth - 1) * pixels * s.inputs, 1);
+  const auto filter = ebb::bench::random_values<bfloat16>(s.outputs * s.depth * s.kernel * s.kernel * s.inputs, 2);
+  const auto bias = ebb::bench::random_values<float>(s.outputs, 3);
+  const DeviceBuffer<bfloat16> y(s.frames * pixels * s.outputs);
   const double us = ebb::bench::median_microseconds([&](int) {
     check(ebb::cuda::launch_conv3d(Image<const bfloat16>{x.data(), s.frames + s.depth - 1, s.height, s.width, s.inputs},
                                    filter.data(), s.depth, s.kernel, ebb::Bias{bias.data()},

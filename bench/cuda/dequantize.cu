@@ -7,7 +7,10 @@
 #include "ebb/cuda/dequantize.cuh"
 #include "ebb/cuda/quantize.cuh"
 #include "ebb/cuda/resource.hpp"
+#include "ebb/format/fp8.hpp"
+#include "ebb/format/int8.hpp"
 #include "ebb/format/nf4.hpp"
+#include "random.cuh"
 #include "timing.hpp"
 
 namespace {
@@ -55,6 +58,34 @@ void measure(std::size_t n, std::size_t k) {
       t_dequantize, bytes / t_dequantize / 1e6, t_quantize, bytes / t_quantize / 1e6, t_copy, bytes / t_copy / 1e6);
 }
 
+/// INT8 or FP8, a scale a row.
+template <class Format>
+void measure_rowwise(std::size_t n, std::size_t k) {
+  using Code = typename Format::Code;
+  const std::size_t elements = n * k;
+  constexpr std::size_t copies = 8;
+  const auto source = ebb::bench::random_values<ebb::bfloat16>(elements, 1);
+  const DeviceBuffer<Code> codes(elements * copies);
+  const DeviceBuffer<float> scales(n);
+  const DeviceBuffer<ebb::bfloat16> out(elements * copies);
+  DeviceBuffer<unsigned long long> bad(1);
+  bad.upload(std::vector{ebb::cuda::all_finite});
+  const auto quantize = [&](int i) {
+    check(ebb::cuda::launch_quantize<Format>(source.data(), n, k,
+                                             codes.data() + static_cast<std::size_t>(i) % copies * elements,
+                                             scales.data(), bad.data(), nullptr));
+  };
+  for (int i = 0; i < static_cast<int>(copies); ++i) quantize(i);
+  const double us = median_microseconds([&](int i) {
+    const std::size_t first = static_cast<std::size_t>(i) % copies * elements;
+    check(ebb::cuda::launch_dequantize<Format>(codes.data() + first, scales.data(), n, k, out.data() + first, nullptr));
+  });
+  const double t_quantize = median_microseconds(quantize);
+  const double bytes = static_cast<double>(elements) * 3;
+  std::printf("%6zu x %6zu  dequantize %7.1f us (%.2f TB/s)  quantize %7.1f us\n", n, k, us, bytes / us / 1e6,
+              t_quantize);
+}
+
 }  // namespace
 
 int main() {
@@ -63,4 +94,8 @@ int main() {
   std::printf("%s, NF4, block 64, bf16\n", properties.name);
   for (const auto& [n, k] : {std::pair{3072, 3072}, {12288, 3072}, {3072, 12288}, {3072, 15360}, {13824, 5120}})
     measure(static_cast<std::size_t>(n), static_cast<std::size_t>(k));
+  std::printf("INT8, bf16\n");
+  measure_rowwise<ebb::INT8>(12288, 3072);
+  std::printf("FP8, bf16\n");
+  measure_rowwise<ebb::FP8>(12288, 3072);
 }

@@ -19,6 +19,21 @@ using ebb::cuda::DeviceBuffer;
 
 double as_double(auto value) { return static_cast<double>(static_cast<float>(value)); }
 
+/// More rows than a grid is high.
+template <class T>
+void check_many_rows() {
+  constexpr std::size_t rows = 70000;
+  const auto x = random_values<T>(rows * 8, 5);
+  const auto device_x = on_device(x);
+  const auto y = poisoned<T>(rows * 8);
+  check(ebb::cuda::launch_add(Matrix<const T>(device_x.data(), rows, 8), Matrix<const T>(device_x.data(), rows, 8),
+                              Matrix<T>(y.data(), rows, 8), nullptr));
+  const auto found = on_host(y);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) wrong += as_double(found[i]) != 2 * as_double(x[i]);
+  CHECK(wrong == 0);
+}
+
 template <class T>
 void check_arithmetic() {
   unsigned seed = 1;
@@ -116,6 +131,8 @@ TEST_CASE_TEMPLATE("maps and sums agree with double precision, strided and in pl
                    ebb::float16) {
   check_arithmetic<T>();
 }
+
+TEST_CASE_TEMPLATE("more rows than a grid is high", T, float, ebb::bfloat16, ebb::float16) { check_many_rows<T>(); }
 
 TEST_CASE_TEMPLATE("upsampling copies exactly", T, float, ebb::bfloat16, ebb::float16) { check_upsampling<T>(); }
 

@@ -217,7 +217,7 @@ TEST_CASE("FP4 on the device equals FP4 on the host, byte for byte") { check_for
 TEST_CASE("row-wise formats on the device equal those on the host") {
   unsigned seed = 100;
   for (const std::size_t rows : {1, 3, 130})
-    for (const std::size_t columns : {1, 5, 255, 256, 1025}) {
+    for (const std::size_t columns : {1, 5, 8, 255, 256, 1025, 4104}) {
       check_rowwise<ebb::INT8, float>(rows, columns, ++seed);
       check_rowwise<ebb::INT8, ebb::bfloat16>(rows, columns, ++seed);
       check_rowwise<ebb::FP8, float>(rows, columns, ++seed);
@@ -240,6 +240,16 @@ TEST_CASE_TEMPLATE("quantize and dequantize on both contexts make the same bytes
     check_operations<ebb::F32, T>(shape, {}, ++seed);
     check_operations<ebb::BF16, T>(shape, {}, ++seed);
   }
+}
+
+TEST_CASE("launches refuse extents that no grid holds, and blocks smaller than a load") {
+  constexpr std::size_t many = std::size_t{1} << 31;
+  CHECK(ebb::cuda::launch_quantize<ebb::INT8>(static_cast<const float*>(nullptr), many, 1, nullptr, nullptr, nullptr,
+                                              nullptr) == cudaErrorInvalidValue);
+  CHECK(ebb::cuda::launch_dequantize<ebb::INT8>(nullptr, nullptr, many, 1, static_cast<float*>(nullptr), nullptr) ==
+        cudaErrorInvalidValue);
+  CHECK(ebb::cuda::launch_dequantize<ebb::NF4>({.elements = 64, .block_shift = 2}, static_cast<float*>(nullptr),
+                                               nullptr) == cudaErrorInvalidValue);
 }
 
 TEST_CASE("quantize and dequantize refuse what does not fit, and what no format holds") {

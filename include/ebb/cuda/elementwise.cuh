@@ -1,4 +1,7 @@
 #pragma once
+// Every launcher enqueues on `stream`, allocates nothing and can be captured. Matrices lie on the device; rows may be
+// strided, and aligned 16-byte vectors run fastest. Returned is what the launch says, cudaErrorInvalidValue for extents
+// that no grid holds or that do not fit each other.
 
 #include <cuda_runtime_api.h>
 
@@ -175,11 +178,13 @@ struct TimestepEmbedding {
 
 }  // namespace detail
 
-/// y = stage(x), element by element in float32, e.g. `Silu`; `Identity` converts. y may be x where the types are the same.
-/// Stages that read matrices of their own do so one element at a time: `launch_add` and `launch_gated_residual` are faster.
+/// y = stage(x), element by element in float32, e.g. `Silu`; `Identity` converts. y may be x where the types are the
+/// same. Stages that read matrices of their own do so one element at a time: `launch_add` and `launch_gated_residual`
+/// are faster.
 template <class From, Epilogue Stage, Element To>
-requires Element<std::remove_const_t<From>>
-cudaError_t launch_map(Matrix<From> x, const Stage& stage, Matrix<To> y, cudaStream_t stream) noexcept {
+requires Element<std::remove_const_t<From>> cudaError_t launch_map(Matrix<From> x, const Stage& stage, Matrix<To> y,
+                                                                   cudaStream_t stream)
+noexcept {
   const detail::Map<std::remove_const_t<From>, Stage, To> body{x, stage, y};
   constexpr int width = std::min(vector_width<From>, vector_width<To>);
   return vectorizable(x, y) ? detail::launch_elementwise<width>(y.rows, y.columns, body, stream)
@@ -199,10 +204,10 @@ cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identi
 ///
 /// @param gate [items, columns], of T or float32; `rows_per_item` consecutive rows use one row of it
 template <Element T, class Gate>
-requires Element<std::remove_const_t<Gate>>
-cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matrix<Gate> gate,
-                                  std::size_t rows_per_item, std::type_identity_t<Matrix<const T>> residual,
-                                  Matrix<T> y, cudaStream_t stream) noexcept {
+requires Element<std::remove_const_t<Gate>> cudaError_t
+launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matrix<Gate> gate, std::size_t rows_per_item,
+                      std::type_identity_t<Matrix<const T>> residual, Matrix<T> y, cudaStream_t stream)
+noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   const detail::AddGated<std::remove_const_t<Gate>, T> body{x, gate, rows_per_item, residual, y};
   return vectorizable(x, gate, residual, y)
@@ -210,7 +215,8 @@ cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matri
              : detail::launch_elementwise<1>(y.rows, y.columns, body, stream);
 }
 
-/// y = the sum of coefficients[i] * inputs[i], from left to right, every operation rounded to float32; y may be an input.
+/// y = the sum of coefficients[i] * inputs[i], from left to right, every operation rounded to float32; y may be an
+/// input.
 ///
 /// @param coefficients [count], on the device
 template <Element T, std::size_t count>
@@ -235,7 +241,8 @@ template <Element T>
 cudaError_t launch_guide(std::type_identity_t<Matrix<const T>> conditional,
                          std::type_identity_t<Matrix<const T>> unconditional, float scale, Matrix<T> y,
                          cudaStream_t stream) noexcept {
-  return detail::launch_elementwise<1>(y.rows, y.columns, detail::Guide<T>{conditional, unconditional, scale, y}, stream);
+  return detail::launch_elementwise<1>(y.rows, y.columns, detail::Guide<T>{conditional, unconditional, scale, y},
+                                       stream);
 }
 
 /// bias[head * tokens + query, key] = table[buckets[key - query + tokens - 1], head]; see ops/attention.hpp.

@@ -335,11 +335,15 @@ cudaError_t launch_gemv(std::type_identity_t<Matrix<const T>> x, const Blockwise
         status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
       if (status != cudaSuccess) return status;
       const auto run = [&]<int token_tiles, DoubleQuantization nested>() {
+        const auto kernel = detail::gemv_kernel<Format, nested, token_tiles, T, Stage>;
+        // Strips are dealt out evenly, so that no thread block may be left for a second round.
+        int blocks = 0;
+        status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, detail::gemv_threads, 0);
+        if (status != cudaSuccess) return status;
         const std::size_t strips = (y.columns + detail::gemv_rows - 1) / detail::gemv_rows;
-        const std::size_t resident = static_cast<std::size_t>(multiprocessors) * detail::gemv_blocks<token_tiles>;
-        detail::gemv_kernel<Format, nested, token_tiles>
-            <<<static_cast<unsigned>(std::min(strips, resident)), detail::gemv_threads, 0, stream>>>(x, weight,
-                                                                                                     epilogue, y);
+        const std::size_t resident = static_cast<std::size_t>(multiprocessors) * static_cast<std::size_t>(blocks);
+        kernel<<<static_cast<unsigned>(std::min(strips, resident)), detail::gemv_threads, 0, stream>>>(x, weight,
+                                                                                                       epilogue, y);
         return cudaGetLastError();
       };
       using enum DoubleQuantization;

@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(group_norm_threads, 3)
 }
 
 /// Merges a group's chunks and channels in double precision, into mean and 1 / deviation. One warp a group and item.
-static __global__ void __launch_bounds__(32)
+template <class = void>  // a template, so that several translation units may have it
+__global__ void __launch_bounds__(32)
     group_norm_merge_kernel(const float2* __restrict__ statistics, GroupNormExtents extents, std::size_t group_width,
                             float epsilon, float2* __restrict__ groups) {
   const float2* item = statistics + blockIdx.y * extents.chunks * extents.channels + blockIdx.x * group_width;
@@ -172,7 +173,7 @@ cudaError_t launch_group_norm(std::type_identity_t<Image<const T>> x, std::size_
     detail::group_norm_chunk_kernel<width>
         <<<dim3(static_cast<unsigned>(extents.chunks), items), detail::group_norm_threads, 0, stream>>>(x.data, extents,
                                                                                                         statistics);
-    detail::group_norm_merge_kernel<<<dim3(static_cast<unsigned>(groups), items), 32, 0, stream>>>(
+    detail::group_norm_merge_kernel<><<<dim3(static_cast<unsigned>(groups), items), 32, 0, stream>>>(
         statistics, extents, group_width, epsilon, merged);
     detail::group_norm_apply_kernel<width><<<dim3(blocks, items), detail::group_norm_threads, 0, stream>>>(
         x.data, extents, static_cast<unsigned>(group_width), static_cast<unsigned>(groups), merged, gamma, beta,

@@ -1,4 +1,7 @@
 #pragma once
+// Every launcher enqueues on `stream`, allocates nothing and can be captured. Matrices lie on the device; rows may be
+// strided, and aligned 16-byte vectors run fastest. Returned is what the launch says, cudaErrorInvalidValue for extents
+// that no grid holds or that do not fit each other, and cudaErrorMisalignedAddress where a rotated pair is not aligned.
 
 #include <cuda_runtime_api.h>
 
@@ -206,8 +209,9 @@ void launch_row_norm_kernel(Matrix<const T> x, float epsilon, const Finish& fini
     row_norm_kernel<width, centered><<<static_cast<unsigned>(x.rows), norm_threads, 0, stream>>>(x, epsilon, finish, y);
     return;
   }
+  // As few threads a row as can keep it: each has several loads in flight, and few are left without one.
   int lanes = 1;
-  while (lanes < 32 && static_cast<std::size_t>(lanes) < vectors) lanes *= 2;
+  while (lanes < 32 && static_cast<std::size_t>(lanes * norm_kept) < vectors) lanes *= 2;
   const std::size_t rows_per_block = static_cast<std::size_t>(norm_threads / lanes);
   narrow_row_norm_kernel<width, centered>
       <<<static_cast<unsigned>((x.rows + rows_per_block - 1) / rows_per_block), norm_threads, 0, stream>>>(

@@ -8,13 +8,14 @@ namespace ebb::cuda {
 
 namespace detail {
 
-static __global__ void probe_kernel() {}
+template <class = void>  // a template, so that several translation units may have it
+__global__ void probe_kernel() {}
 
 }  // namespace detail
 
 /// A kernel that does nothing: whether it runs says whether this build has code for the current device.
 inline cudaError_t launch_probe(cudaStream_t stream) noexcept {
-  detail::probe_kernel<<<1, 1, 0, stream>>>();
+  detail::probe_kernel<><<<1, 1, 0, stream>>>();
   return cudaGetLastError();
 }
 

@@ -70,8 +70,9 @@ __global__ void __launch_bounds__(quantize_threads)
 /// One thread block a row.
 template <class Format, class T>
 __global__ void __launch_bounds__(quantize_threads)
-    quantize_rowwise_kernel(const T* __restrict__ values, std::size_t columns, typename Format::Code* __restrict__ codes,
-                            float* __restrict__ scales, unsigned long long* __restrict__ first_not_finite) {
+    quantize_rowwise_kernel(const T* __restrict__ values, std::size_t columns,
+                            typename Format::Code* __restrict__ codes, float* __restrict__ scales,
+                            unsigned long long* __restrict__ first_not_finite) {
   __shared__ unsigned warp_bits[quantize_threads / 32];
   const std::size_t first = blockIdx.x * columns;
   unsigned largest = 0;
@@ -94,7 +95,8 @@ __global__ void __launch_bounds__(quantize_threads)
 
 /// One thread block. The sum goes from the first to the last in double, as on the host: another order would round
 /// otherwise. The threads only bring the numbers near to the one that adds.
-inline __global__ void __launch_bounds__(quantize_threads)
+template <class = void>  // a template, so that several translation units may have it
+__global__ void __launch_bounds__(quantize_threads)
     mean_of_scales_kernel(const float* __restrict__ scales, std::size_t count, float* __restrict__ mean) {
   __shared__ float near[quantize_threads];
   double sum = 0.0;
@@ -111,7 +113,8 @@ inline __global__ void __launch_bounds__(quantize_threads)
 }
 
 /// One thread block a nested block, one thread a scale.
-inline __global__ void __launch_bounds__(nested_block_size)
+template <class = void>
+__global__ void __launch_bounds__(nested_block_size)
     quantize_scales_kernel(const float* __restrict__ scales, std::size_t count, const float* __restrict__ map,
                            const float* __restrict__ mean, std::uint8_t* __restrict__ codes,
                            float* __restrict__ nested_scales) {
@@ -151,11 +154,15 @@ cudaError_t launch_quantize(const T* values, std::size_t elements, unsigned bloc
 }
 
 /// Quantizes row by row (INT8, FP8): byte-equal to the host. Arguments as above, `values` [rows, columns].
+///
+/// @return cudaErrorInvalidValue for 2^31 rows and more
 template <ScaledFormat Format, Element T>
-  requires(!BlockFormat<Format>)
-cudaError_t launch_quantize(const T* values, std::size_t rows, std::size_t columns, typename Format::Code* codes,
-                            float* scales, unsigned long long* first_not_finite, cudaStream_t stream) noexcept {
+requires(!BlockFormat<Format>) cudaError_t
+    launch_quantize(const T* values, std::size_t rows, std::size_t columns, typename Format::Code* codes, float* scales,
+                    unsigned long long* first_not_finite, cudaStream_t stream)
+noexcept {
   if (rows == 0 || columns == 0) return cudaSuccess;
+  if (rows >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
   detail::quantize_rowwise_kernel<Format, T><<<static_cast<unsigned>(rows), detail::quantize_threads, 0, stream>>>(
       values, columns, codes, scales, first_not_finite);
   return cudaGetLastError();
@@ -174,9 +181,9 @@ inline cudaError_t launch_quantize_scales(const float* scales, std::size_t count
   const cudaError_t status =
       cudaMemcpyAsync(map, dynamic_map.data(), sizeof(dynamic_map), cudaMemcpyHostToDevice, stream);
   if (status != cudaSuccess) return status;
-  detail::mean_of_scales_kernel<<<1, detail::quantize_threads, 0, stream>>>(scales, count, mean);
+  detail::mean_of_scales_kernel<><<<1, detail::quantize_threads, 0, stream>>>(scales, count, mean);
   if (count != 0)
-    detail::quantize_scales_kernel<<<static_cast<unsigned>(nested_blocks), nested_block_size, 0, stream>>>(
+    detail::quantize_scales_kernel<><<<static_cast<unsigned>(nested_blocks), nested_block_size, 0, stream>>>(
         scales, count, map, mean, codes, nested_scales);
   return cudaGetLastError();
 }
