@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "ebb/io/checkpoint.hpp"
@@ -17,6 +18,9 @@
 #include "support/temporary_directory.hpp"
 
 using namespace ebb;
+
+// Its jobs hold its address.
+static_assert(!std::is_copy_constructible_v<Loader> && !std::is_move_constructible_v<Loader>);
 
 namespace {
 
