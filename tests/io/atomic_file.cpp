@@ -112,6 +112,24 @@ TEST_CASE("two files of one process may share a target, and a stale partial file
   CHECK(directory.files() == 1);
 }
 
+TEST_CASE("a flushed file takes no more bytes and waits for commit under its partial name") {
+  const Directory directory;
+  {
+    AtomicFile file(directory / "out.bin");
+    file.write("x", 1);
+    file.flush();
+    file.flush();
+    CHECK(contains(message_of([&] { file.write("y", 1); }), "cannot be written"));
+    CHECK(content(file.partial()) == "x");
+    CHECK_FALSE(fs::exists(directory / "out.bin"));
+    file.commit();
+    CHECK(contains(message_of([&] { file.flush(); }), "out.bin"));
+  }
+  CHECK(content(directory / "out.bin") == "x");
+  { AtomicFile(directory / "abandoned").flush(); }
+  CHECK(directory.files() == 1);
+}
+
 TEST_CASE("a moved-from file owns nothing") {
   const Directory directory;
   {

@@ -128,14 +128,21 @@ class AtomicFile {
     }
   }
 
+  /// Forces all bytes to disk, after which nothing can be written and commit() is left with the rename. For files that
+  /// belong together: once all of them are flushed, a full disk cannot keep some of them from appearing.
+  /// @throws FileError, after which the partial file is gone and the target is as it was
+  void flush() {
+    if (partial_.empty()) fail("cannot be committed", EBADF);
+    if (descriptor_ < 0) return;
+    // Some file systems cannot flush and say so; that is no reason to lose the picture.
+    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP) fail_and_discard("cannot be flushed");
+    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
+  }
+
   /// Flushes to disk and gives the file its name; nothing can be written afterwards.
   /// @throws FileError, after which the partial file is gone and the target is as it was
   void commit() {
-    if (descriptor_ < 0) fail("cannot be committed", EBADF);
-    // Some file systems cannot flush and say so; that is no reason to lose the picture.
-    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP)
-      fail_and_discard("cannot be flushed");
-    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
+    flush();
     if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail_and_discard("cannot be renamed into place");
     forget();
     flush_directory();

@@ -66,6 +66,12 @@ class SafetensorsWriter {
     slot.next += bytes.size();
   }
 
+  /// Forces all bytes to disk, see AtomicFile::flush. @throws ShapeError when bytes of a tensor are missing, FileError
+  void flush() {
+    check_complete();
+    file_.flush();
+  }
+
   /// @throws ShapeError when bytes of a tensor are missing, FileError
   void commit() {
     check_complete();
