@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ebb/nn/embedding.hpp"
@@ -44,6 +45,24 @@ struct Forgetful {  // lists one of two members
   static consteval auto members() { return std::tuple{field{"listed", &Forgetful::listed}}; }
 };
 static_assert(!ebb::Module<Forgetful>);
+
+template <bool complete>
+struct Wide {  // without `complete`, y is forgotten
+  ebb::Vector a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y;
+  static consteval auto members() {
+    constexpr std::tuple most{field{"a", &Wide::a}, field{"b", &Wide::b}, field{"c", &Wide::c}, field{"d", &Wide::d},
+                              field{"e", &Wide::e}, field{"f", &Wide::f}, field{"g", &Wide::g}, field{"h", &Wide::h},
+                              field{"i", &Wide::i}, field{"j", &Wide::j}, field{"k", &Wide::k}, field{"l", &Wide::l},
+                              field{"m", &Wide::m}, field{"n", &Wide::n}, field{"o", &Wide::o}, field{"p", &Wide::p},
+                              field{"q", &Wide::q}, field{"r", &Wide::r}, field{"s", &Wide::s}, field{"t", &Wide::t},
+                              field{"u", &Wide::u}, field{"v", &Wide::v}, field{"w", &Wide::w}, field{"x", &Wide::x}};
+    if constexpr (complete)
+      return std::tuple_cat(most, std::tuple{field{"y", &Wide::y}});
+    else
+      return most;
+  }
+};
+static_assert(ebb::Module<Wide<true>> && !ebb::Module<Wide<false>>);
 
 Model make(std::size_t blocks) {
   Model model{ebb::nn::Linear::make(8, 8), ebb::nn::Embedding::make(100, 8), {}, ebb::nn::Linear::make(8, 3), 0};
