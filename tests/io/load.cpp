@@ -104,6 +104,35 @@ TEST_CASE("filters turn from channels-first into channels-last") {
   }
 }
 
+namespace {
+
+template <bool first>
+struct Filter {
+  static constexpr bool stored_channels_first = first;
+  AnyTensor weight;
+
+  static consteval auto members() { return std::tuple{field{"weight", &Filter::weight}}; }
+};
+
+}  // namespace
+
+TEST_CASE("a false stored_channels_first is none") {
+  const testing::TemporaryDirectory directory;
+  write(directory / "model.safetensors", {{"weight", {2, 3, 4}}});
+  const Checkpoint checkpoint = Checkpoint::open(directory.path());
+  const auto loads = [&](auto filter) {
+    filter.weight = AnyTensor(Shape{2, 3, 4});
+    try {
+      const Loader loader(filter, "filter", checkpoint, {});
+    } catch (const FileError&) {
+      return false;
+    }
+    return true;
+  };
+  CHECK(loads(Filter<false>{}));
+  CHECK_FALSE(loads(Filter<true>{}));  // memory [2, 3, 4] is file [2, 4, 3]
+}
+
 TEST_CASE("other shapes are named, with what was expected") {
   CHECK(error_of_loading(tensors()) == "no error");
   const auto contains = [](const std::string& text, const char* part) { return text.find(part) != std::string::npos; };

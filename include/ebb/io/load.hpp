@@ -183,9 +183,18 @@ class Loader {
     return job;
   }
 
+  /// A leaf's `static constexpr bool stored_channels_first`, false where it has none.
+  template <class Owner>
+  static consteval bool stored_channels_first() {
+    if constexpr (requires { Owner::stored_channels_first; })
+      return Owner::stored_channels_first;
+    else
+      return false;
+  }
+
   template <class Owner, class P>
   void settle_dense(const std::string& stored, const Shape& shape, P& parameter, Job& job) {
-    constexpr bool permuted = requires { Owner::stored_channels_first; } && !std::is_same_v<P, Vector>;
+    constexpr bool permuted = stored_channels_first<Owner>() && !std::is_same_v<P, Vector>;
     std::vector<std::size_t> in_file(shape.begin(), shape.end());
     if constexpr (permuted) std::rotate(in_file.begin() + 1, in_file.end() - 1, in_file.end());
     const TensorView& source = expect(stored, Shape(std::span<const std::size_t>(in_file)));

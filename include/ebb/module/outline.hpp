@@ -75,6 +75,15 @@ void for_each_parameter(M& module, Visit&& visit, const std::string& path = {}) 
 
 namespace detail {
 
+/// A leaf's `static constexpr bool stays_home`, false where it has none.
+template <Module M>
+consteval bool stays_home() {
+  if constexpr (requires { M::stays_home; })
+    return M::stays_home;
+  else
+    return false;
+}
+
 template <Module M>
 Outline outline_of(M& module, std::string path) {
   Outline node;
@@ -88,12 +97,10 @@ Outline outline_of(M& module, std::string path) {
     if constexpr (Parameter<Member>) {
       node.parameters.push_back(
           {.object = &member,
-           .bind_object = [](void* object, const std::byte* segment) {
-             static_cast<Member*>(object)->bind(segment);
-           },
+           .bind_object = [](void* object, const std::byte* segment) { static_cast<Member*>(object)->bind(segment); },
            .name = here,
            .bytes = member.bytes(),
-           .stays_home = requires { M::stays_home; }});
+           .stays_home = stays_home<M>()});
     } else if constexpr (is_repeat<Member>) {
       for (std::size_t index = 0; index < member.size(); ++index)
         node.children.push_back(outline_of(member[index], join_path(here, std::to_string(index))));
