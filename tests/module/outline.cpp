@@ -211,3 +211,56 @@ TEST_CASE("hoisted modules lie between what stays at home and what moves, and ar
   CHECK(hoisted.front().begin == 256);
   CHECK(hoisted.back().end == outline.begin);
 }
+
+namespace {
+
+template <bool hoists, bool homes>
+struct Resident {  // a block that stays out of the loop, or whose only parameter stays at home
+  static constexpr ebb::Level level = ebb::Level::block;
+  static constexpr bool hoisted = hoists;
+  static constexpr bool stays_home = homes;
+  ebb::Vector weight;
+  static consteval auto members() { return std::tuple{ebb::field{"weight", &Resident::weight}}; }
+};
+template <class Middle>
+struct Sandwich {
+  Layer first;
+  Middle middle;
+  Layer last;
+  static consteval auto members() {
+    return std::tuple{ebb::field{"first", &Sandwich::first}, ebb::field{"middle", &Sandwich::middle},
+                      ebb::field{"last", &Sandwich::last}};
+  }
+};
+template <class Middle>
+Sandwich<Middle> sandwich() {
+  const auto vector = [] { return ebb::Vector(ebb::Shape{64}); };
+  const Layer layer{{vector()}, {{vector()}, {vector()}}, {vector()}};
+  return {layer, {vector()}, layer};
+}
+
+}  // namespace
+
+TEST_CASE("a block that is hoisted or stays at home is in no unit that moves") {
+  const auto check = [](auto model) {
+    const ebb::Outline outline = ebb::outline_of(model, "model");
+    CHECK(outline.end - outline.begin == 4 * 256);
+    const auto units = ebb::units_of(outline, ebb::Level::block);
+    REQUIRE(names(units) == std::vector<std::string>{"first", "last"});
+    CHECK(units[0].begin == outline.begin);
+    CHECK(units[1].begin == units[0].end);
+    CHECK(units[1].end == outline.end);
+    CHECK_FALSE(outline.children[1].holds_blocks());
+  };
+  check(sandwich<Resident<true, false>>());
+  check(sandwich<Resident<false, true>>());
+  Resident<true, false> alone{ebb::Vector(ebb::Shape{64})};
+  CHECK_THROWS_AS((void)ebb::units_of(ebb::outline_of(alone, "alone"), ebb::Level::block), ebb::ConfigError);
+}
+
+TEST_CASE("a mark that is false is none") {
+  auto model = sandwich<Resident<false, false>>();
+  const ebb::Outline outline = ebb::outline_of(model, "model");
+  CHECK(outline.hoisted_begin == 0);
+  CHECK(names(ebb::units_of(outline, ebb::Level::block)) == std::vector<std::string>{"first", "middle", "last"});
+}
