@@ -148,6 +148,25 @@ struct Utf8 {
     return {bytes, point};
   }
 
+  static bool valid(std::string_view text) {
+    while (!text.empty()) {
+      const Utf8 character = decode(text);
+      if (character.bytes == 0) return false;
+      text.remove_prefix(character.bytes);
+    }
+    return true;
+  }
+
+  /// Whether `text` is valid and has no control character (C0, DEL, C1), which a terminal obeys.
+  static bool printable(std::string_view text) {
+    while (!text.empty()) {
+      const auto [bytes, point] = decode(text);
+      if (bytes == 0 || point < 0x20 || (point >= 0x7f && point < 0xa0)) return false;
+      text.remove_prefix(bytes);
+    }
+    return true;
+  }
+
   static void append(std::string& out, std::uint32_t point) {
     const auto tail = [&](unsigned shift) { out += static_cast<char>(0x80 | ((point >> shift) & 0x3f)); };
     if (point < 0x80) {
