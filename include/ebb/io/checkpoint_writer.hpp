@@ -29,7 +29,7 @@ class CheckpointWriter {
 
   /// `directory` must exist; `stem` is "diffusion_pytorch_model" or "model". Shards take the tensors in the order of
   /// `tensors`; those of one module (its weight first) stay in one shard, which diffusers needs for quantized weights.
-  /// A module larger than `max_shard_bytes` gets a shard of its own. @throws FileError
+  /// A module larger than `max_shard_bytes` gets a shard of its own. @throws as SafetensorsWriter
   CheckpointWriter(std::filesystem::path directory, std::string stem, const std::vector<TensorDeclaration>& tensors,
                    std::size_t max_shard_bytes = default_max_shard_bytes)
       : directory_(std::move(directory)), stem_(std::move(stem)) {
