@@ -1,14 +1,15 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -42,11 +43,19 @@ class JsonParser {
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);
     if (error) throw FileError(concat(path.string(), ": cannot open the file: ", error.message()));
-    if (size > max_bytes)
-      throw FileError(concat(path.string(), ": expected JSON of at most ", max_bytes, " bytes, found ", size));
+    const auto too_large = [&](std::uintmax_t found) {
+      throw FileError(concat(path.string(), ": expected JSON of at most ", max_bytes, " bytes, found ", found));
+    };
+    if (size > max_bytes) too_large(size);
     std::ifstream stream(path, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-    if (!stream) throw FileError(concat(path.string(), ": cannot read the file"));
+    std::string text;
+    std::array<char, 4096> piece;
+    // Not with istreambuf_iterator, whose errors are exceptions of the standard library.
+    while (stream.read(piece.data(), piece.size()), stream.gcount() > 0) {
+      text.append(piece.data(), static_cast<std::size_t>(stream.gcount()));
+      if (text.size() > max_bytes) too_large(text.size());  // more than its size: it grows, or is no regular file
+    }
+    if (!stream.eof()) throw FileError(concat(path.string(), ": cannot read the file"));
     return parse(text, path.string());
   }
 
