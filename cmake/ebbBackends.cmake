@@ -7,6 +7,8 @@ find_package(OpenMP QUIET COMPONENTS CXX)
 if(NOT TARGET ebb::host AND TARGET Eigen3::Eigen AND TARGET OpenMP::OpenMP_CXX)
   add_library(ebb::host INTERFACE IMPORTED ${ebb_target_scope})
   target_link_libraries(ebb::host INTERFACE ebb::ebb Eigen3::Eigen OpenMP::OpenMP_CXX)
+  # OpenMP_CXX gives its flag to C++ alone; a .cu that includes ebb/host needs it too, see ebb/host/threads.hpp.
+  target_compile_options(ebb::host INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
 endif()
 
 find_package(CUDAToolkit QUIET)

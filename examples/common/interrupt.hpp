@@ -33,7 +33,7 @@ static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may not w
 inline void on_interrupt(int signal) {
   const int saved_errno = errno;
   if (pending_signal.exchange(signal) != 0) {
-    ebb::detail::partial_files.unlink_all();
+    ebb::unlink_partial_files();
     struct sigaction original {};
     original.sa_handler = SIG_DFL;
     ::sigaction(signal, &original, nullptr);

@@ -1,6 +1,10 @@
 #pragma once
-// The CPU backend: ebb.hpp and the operations in Eigen. Its first product turns off the threads of Eigen itself, for the
-// whole process (Eigen::setNbThreads(1)): contexts bring their own.
+// The CPU backend: ebb.hpp and the operations in Eigen. Its first product turns off the threads of Eigen itself, for
+// the whole process (Eigen::setNbThreads(1)): contexts bring their own.
+//
+// All sources of one program that include headers of host/ are compiled with equal flags: OpenMP, which ebb::host links
+// and whose absence is an error, and the same -march and Eigen macros. The kernels take the vector instructions that
+// the compiler may use, and the linker keeps one version of each.
 
 #include "ebb/ebb.hpp"
 #include "ebb/host/attention.hpp"

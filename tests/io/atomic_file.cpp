@@ -112,6 +112,24 @@ TEST_CASE("two files of one process may share a target, and a stale partial file
   CHECK(directory.files() == 1);
 }
 
+TEST_CASE("a flushed file takes no more bytes and waits for commit under its partial name") {
+  const Directory directory;
+  {
+    AtomicFile file(directory / "out.bin");
+    file.write("x", 1);
+    file.flush();
+    file.flush();
+    CHECK(contains(message_of([&] { file.write("y", 1); }), "cannot be written"));
+    CHECK(content(file.partial()) == "x");
+    CHECK_FALSE(fs::exists(directory / "out.bin"));
+    file.commit();
+    CHECK(contains(message_of([&] { file.flush(); }), "out.bin"));
+  }
+  CHECK(content(directory / "out.bin") == "x");
+  { AtomicFile(directory / "abandoned").flush(); }
+  CHECK(directory.files() == 1);
+}
+
 TEST_CASE("a moved-from file owns nothing") {
   const Directory directory;
   {
@@ -210,14 +228,14 @@ TEST_CASE("partial files are listed for the signal handler exactly while they ex
     CHECK(listed() == 2);
     committed.commit();
     CHECK(listed() == 1);
-    ebb::detail::partial_files.unlink_all();
+    ebb::unlink_partial_files();
     CHECK(directory.files() == 1);
     CHECK(fs::exists(directory / "b"));
   }
   CHECK(listed() == 0);
   std::vector<AtomicFile> many;  // more than there are slots: still written, still cleaned up
-  for (int i = 0; i < 20; ++i) many.emplace_back(directory / ("m" + std::to_string(i)).c_str());
-  CHECK(listed() == 16);
+  for (int i = 0; i < 70; ++i) many.emplace_back(directory / ("m" + std::to_string(i)).c_str());
+  CHECK(listed() == 64);
   many.clear();
   CHECK(listed() == 0);
   CHECK(directory.files() == 1);

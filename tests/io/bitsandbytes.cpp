@@ -233,7 +233,7 @@ TEST_CASE("bitsandbytes: damaged 4-bit weights are refused") {
   SUBCASE("no JSON") { with_state("{", {state_name, "not valid JSON at byte 1"}); }
   SUBCASE("JSON too deep") { with_state(std::string(100, '['), {state_name, "nested too deep"}); }
   SUBCASE("no object") { with_state("[]", {state_name, "expected a JSON object"}); }
-  SUBCASE("unknown entry") { with_state(replaced(state, "{", "{\"x\": 1, "), {state_name, "'x' is not known"}); }
+  SUBCASE("unknown entry") { with_state(replaced(state, "{", "{\"x\": 1, "), {state_name, "\"x\" is not known"}); }
   SUBCASE("quant_type") {
     with_state(replaced(state, "\"nf4\"", "\"fp4\""), {"quant_type: expected \"nf4\", found \"fp4\""});
   }

@@ -154,6 +154,10 @@ TEST_CASE("Checkpoint: damaged indexes") {
   SUBCASE("no weight_map") { refused("{}", {diffusers_index, "weight_map", "found none"}); }
   SUBCASE("weight_map is no object") { refused(R"({"weight_map": []})", {diffusers_index, "weight_map", "an array"}); }
   SUBCASE("shard is no string") { refused(R"({"weight_map": {"a": 1}})", {diffusers_index, "'a'", "an integer"}); }
+  SUBCASE("control characters, which are shown escaped") {
+    refused(R"({"weight_map": {"\u001b[2J": "one.safetensors"}})", {diffusers_index, R"(tensor "\u001b[2J")"});
+    refused(R"({"weight_map": {"a": "\u001b[2J.safetensors"}})", {diffusers_index, R"(found "\u001b[2J.safetensors")"});
+  }
   SUBCASE("missing shard") {
     refused(R"({"weight_map": {"a": "four.safetensors"}})", {diffusers_index, "four.safetensors", "'a'", "is missing"});
   }

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -23,20 +25,23 @@ const std::vector<ebb::TensorDeclaration> tensors{
     {"a.weight", DType::u8, {40}},  {"a.bias", DType::u8, {10}}, {"a.weight.absmax", DType::f32, {5}},
     {"b.weight", DType::u8, {200}}, {"c", DType::u8, {20}},      {"d", DType::u8, {30}}};
 
-void save(const std::filesystem::path& directory, std::size_t max_shard_bytes) {
-  CheckpointWriter writer(directory, stem, tensors, max_shard_bytes);
-  char value = 1;
+/// The first tensor's bytes are `value`, those of the next one are one more.
+void write_all(CheckpointWriter& writer, char value) {
   for (const auto& tensor : tensors) {
     const std::vector<std::byte> bytes(tensor.bytes(), static_cast<std::byte>(value++));
     writer.write(tensor.name, bytes);
   }
+}
+
+void save(const std::filesystem::path& directory, std::size_t max_shard_bytes, char value = 1) {
+  CheckpointWriter writer(directory, stem, tensors, max_shard_bytes);
+  write_all(writer, value);
   writer.commit();
 }
 
-void check(const std::filesystem::path& directory) {
+void check(const std::filesystem::path& directory, char value = 1) {
   const Checkpoint checkpoint = Checkpoint::open(directory);
   CHECK(checkpoint.names().size() == tensors.size());
-  char value = 1;
   for (const auto& tensor : tensors) {
     CHECK(checkpoint.expect_shape(tensor.name, tensor.shape).dtype == tensor.dtype);
     CHECK(checkpoint.bytes_of(tensor.name).back() == static_cast<std::byte>(value++));
@@ -112,4 +117,50 @@ TEST_CASE("CheckpointWriter: errors leave what was there") {
                       }),
                       {"'a'", "already taken"}) == "");
   CHECK(directory.files() == 1);
+}
+
+TEST_CASE("CheckpointWriter: a full disk at the index leaves the earlier save whole") {
+  for (const std::size_t earlier : {75u, 250u, 1000u}) {  // the same shards, other shards, one file
+    const TemporaryDirectory directory;
+    save(directory.path(), earlier);
+    const std::size_t files = directory.files();
+    {
+      CheckpointWriter writer(directory.path(), stem, tensors, 75);
+      write_all(writer, 50);
+      const ebb::testing::FileSizeLimit limit(100);
+      CHECK(first_missing(message_of<ebb::FileError>([&] { writer.commit(); }),
+                          {"safetensors.index.json", "File too large"}) == "");
+    }
+    CHECK(directory.files() == files);
+    check(directory.path());
+  }
+}
+
+TEST_CASE("CheckpointWriter: a shard that cannot be renamed never leaves old and new ones under one index") {
+  for (const std::size_t earlier : {75u, 250u, 1000u}) {
+    const TemporaryDirectory directory;
+    save(directory.path(), earlier);
+    const auto shard = directory / "diffusion_pytorch_model-00002-of-00003.safetensors";
+    const auto aside = directory / "aside";
+    const bool same_shards = std::filesystem::exists(shard);
+    if (same_shards) std::filesystem::rename(shard, aside);
+    {
+      CheckpointWriter writer(directory.path(), stem, tensors, 75);
+      write_all(writer, 50);
+      std::filesystem::create_directories(shard / "in the way");
+      CHECK(first_missing(message_of<ebb::FileError>([&] { writer.commit(); }),
+                          {shard.string(), "cannot be renamed"}) == "");
+    }
+    std::filesystem::remove_all(shard);
+    if (same_shards) {
+      std::filesystem::rename(aside, shard);
+      CHECK(first_missing(message_of<ebb::FileError>([&] { Checkpoint::open(directory.path()); }), {"no weights"}) ==
+            "");
+    } else {
+      check(directory.path());
+    }
+    save(directory.path(), 75, 50);
+    CHECK(directory.files() == 4);
+    check(directory.path(), 50);
+  }
 }

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <bit>
+#include <cstdint>
 #include <limits>
 #include <random>
 #include <string>
@@ -48,6 +49,14 @@ TEST_CASE("Json: digits are those of Python's repr") {
     const Json back = JsonParser::parse(Json::digits(value), "digits");
     REQUIRE(back.number(0.0) == value);
   }
+}
+
+TEST_CASE("Json: integers past 64 bits are doubles, whether given or read") {
+  const auto limit = std::uint64_t{1} << 63;
+  CHECK(Json(limit - 1).text() == "9223372036854775807");
+  CHECK(Json(limit).text() == "9.223372036854776e+18");
+  CHECK(Json(limit) == JsonParser::parse("9223372036854775808", "limit"));
+  CHECK(Json(std::numeric_limits<std::int64_t>::min()).text() == "-9223372036854775808");
 }
 
 TEST_CASE("Json: strings are escaped, in ASCII or in UTF-8") {

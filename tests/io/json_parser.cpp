@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -36,6 +37,23 @@ TEST_CASE("JsonParser: values, their types and their order") {
   CHECK(value.find("b")->find("x") == nullptr);
 }
 
+TEST_CASE("JsonParser: what is too small for a double is zero") {
+  const std::string zeros(400, '0');
+  for (const std::string& text :
+       {std::string("1e-400"), std::string("123.456E-400"), std::string("1e-99999999999999999999"), "0." + zeros + "1",
+        "0." + zeros + "1e50", "1" + zeros + "e-800", std::string("0e99999999999999999999"), std::string("0.0e-400")}) {
+    CAPTURE(text);
+    for (const std::string sign : {"", "-"}) {
+      const Json value = JsonParser::parse(sign + text, "text");
+      CHECK(value.is_number());
+      CHECK(value.number(1.0) == 0.0);
+      CHECK(std::signbit(value.number(1.0)) == (sign == "-"));
+    }
+  }
+  CHECK(JsonParser::parse("5e-324", "text").number(0.0) == std::numeric_limits<double>::denorm_min());
+  CHECK(JsonParser::parse("0." + zeros + "1e400", "text").number(0.0) == 0.1);
+}
+
 TEST_CASE("JsonParser: escapes and surrogate pairs") {
   CHECK(*JsonParser::parse(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20AC\ud83d\ude00")", "text").string() ==
         "\"\\/\b\f\n\r\tA\u00e9\u20ac\U0001f600");
@@ -64,6 +82,8 @@ TEST_CASE("JsonParser: what is not JSON is refused with source and byte") {
   refused("-", {"a digit"});
   refused("1e+", {"a digit"});
   refused("1e999", {"a number that a double can hold"});
+  refused("-1e99999999999999999999", {"a number that a double can hold"});
+  refused("1" + std::string(400, '0') + ".5e-50", {"a number that a double can hold"});
   refused("\"a", {"byte 2"});
   refused("\"a\nb\"", {"byte 2", "control character"});
   refused("\"\\x\"", {"backslash"});
@@ -101,4 +121,9 @@ TEST_CASE("JsonParser: files") {
   CHECK(first_missing(message_of<ebb::FileError>([&] { JsonParser::parse_file(directory.write("c.json", "[")); }),
                       {"c.json", "byte 1"}) == "");
   CHECK_THROWS_AS(JsonParser::parse_file(directory.path()), ebb::FileError);
+  // A file whose first byte cannot be read, and one whose size is not known before it is read.
+  CHECK(first_missing(message_of<ebb::FileError>([] { JsonParser::parse_file("/proc/self/mem"); }),
+                      {"/proc/self/mem", "cannot read the file"}) == "");
+  CHECK(first_missing(message_of<ebb::FileError>([] { JsonParser::parse_file("/proc/self/status", 5); }),
+                      {"/proc/self/status", "at most 5"}) == "");
 }

@@ -127,6 +127,14 @@ TEST_CASE("SafetensorsFile: damaged files are refused; the message names file, t
   SUBCASE("duplicate names") {
     refused(header(entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]"), 2), {"\"a\"", "twice"});
   }
+  SUBCASE("control characters, which are shown escaped") {
+    for (const char* name : {"\\u001b[2J", "a\\n", "\\u0000", "\\u007f", "\\u009b2J"}) {
+      refused(header(entry(name, "U8", "[1]", "[0,1]"), 1),
+              {ebb::concat("tensor \"", name, "\""), "control characters"});
+      refused(header(entry("a", name, "[1]", "[0,1]"), 1), {"'a'", ebb::concat("dtype \"", name, "\"")});
+    }
+    refused(header("\"__metadata__\":{\"\\u001b[2J\":1}", 0), {"__metadata__ \"\\u001b[2J\""});
+  }
   SUBCASE("entry is no object") { refused(header("\"a\":1", 0), {"'a'", "expected a dtype", "found none"}); }
   SUBCASE("dtype is no string") {
     refused(header("\"a\":{\"dtype\":1,\"shape\":[],\"data_offsets\":[0,0]}", 0), {"'a'", "dtype", "an integer"});
@@ -172,7 +180,7 @@ TEST_CASE("SafetensorsFile: damaged files are refused; the message names file, t
   SUBCASE("surplus data") { refused(header(entry("a", "U8", "[1]", "[0,1]"), 2), {"expected 1 bytes", "found 2"}); }
   SUBCASE("metadata is no object") { refused(header("\"__metadata__\":1", 0), {"__metadata__", "an object"}); }
   SUBCASE("metadata is no string") {
-    refused(header("\"__metadata__\":{\"k\":1}", 0), {"__metadata__ 'k'", "a string", "an integer"});
+    refused(header("\"__metadata__\":{\"k\":1}", 0), {"__metadata__ \"k\"", "a string", "an integer"});
   }
 }
 

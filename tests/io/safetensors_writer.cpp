@@ -5,6 +5,7 @@
 #include <cstring>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ebb/io/safetensors.hpp"
@@ -98,6 +99,32 @@ TEST_CASE("SafetensorsWriter: wrong use is refused and leaves nothing") {
   CHECK_THROWS_AS(SafetensorsWriter(directory / "file", {{"a", DType::i64, {std::size_t{1} << 61}}}), ShapeError);
   CHECK_THROWS_AS(SafetensorsWriter(directory / "missing" / "file", {}), FileError);
   CHECK(directory.files() == 0);
+}
+
+TEST_CASE("SafetensorsWriter: what SafetensorsFile would refuse is not written") {
+  const TemporaryDirectory directory;
+  const auto refused = [&](const std::string& name, const ebb::TensorMetadata& metadata,
+                           const std::vector<std::string>& parts) {
+    CHECK(first_missing(message_of<FileError>([&] {
+                          SafetensorsWriter(directory / "file", {{name, DType::u8, {0}}}, metadata).commit();
+                        }),
+                        parts) == "");
+    CHECK(directory.files() == 0);
+  };
+  refused("\xff", {}, {"file", "tensor \"\\ufffd\"", "UTF-8"});
+  refused("a\n", {}, {"tensor \"a\\n\"", "control characters"});
+  refused("\xc2\x9b", {}, {"tensor \"\\u009b\"", "control characters"});
+  refused("a", {{"k\xff", "v"}}, {"__metadata__ \"k\\ufffd\"", "UTF-8"});
+  refused("a", {{"k", "\xff"}}, {"__metadata__ \"k\"", "UTF-8"});
+  const auto with_header = [&](std::size_t bytes) {
+    const std::size_t rest = std::string_view(R"({"__metadata__":{"k":""}})").size();
+    SafetensorsWriter(directory / "file", {}, {{"k", std::string(bytes - rest, 'v')}}).commit();
+  };
+  CHECK(first_missing(message_of<FileError>([&] { with_header(SafetensorsFile::max_header_bytes + 1); }),
+                      {"at most 100000000", "found 100000008"}) == "");
+  CHECK(directory.files() == 0);
+  with_header(SafetensorsFile::max_header_bytes);
+  CHECK(SafetensorsFile::open(directory / "file").metadata().at("k").ends_with('v'));
 }
 
 TEST_CASE("SafetensorsWriter: a full disk is an error with path and reason, and leaves nothing") {

@@ -85,14 +85,14 @@ TEST_CASE("StoredQuantization: what cannot be loaded is refused with the file an
   };
   const auto fields = [](const std::string& more) { return R"({"quant_method": "bitsandbytes", )" + more + "}"; };
   refused("1", {"an object", "an integer"});
-  refused(R"({"quant_method": "torchao"})", {"'torchao'", "not supported", "bitsandbytes", "nf4", "LLM.int8"});
-  refused("{}", {"'none'", "bitsandbytes"});
+  refused(R"({"quant_method": "torchao"})", {"\"torchao\"", "not supported", "bitsandbytes", "nf4", "LLM.int8"});
+  refused("{}", {"\"none\"", "bitsandbytes"});
   refused(R"({"quant_method": 7})", {"quant_method", "a string"});
   refused(R"({"quant_method": "bitsandbytes"})", {"load_in_4bit", "load_in_8bit", "found neither"});
   refused(fields(R"("load_in_4bit": true, "load_in_8bit": true)"), {"found both"});
   refused(fields(R"("load_in_4bit": "yes")"), {"load_in_4bit", "true or false", "a string"});
   refused(fields(R"("load_in_4bit": true, "bnb_4bit_quant_type": "af4")"),
-          {"bnb_4bit_quant_type", "'nf4' or 'fp4'", "'af4'"});
+          {"bnb_4bit_quant_type", "'nf4' or 'fp4'", "\"af4\""});
   refused(fields(R"("load_in_4bit": true, "bnb_4bit_compute_dtype": "float64")"),
           {"bnb_4bit_compute_dtype", "float64"});
   refused(fields(R"("load_in_8bit": true, "llm_int8_threshold": "6")"), {"llm_int8_threshold", "a number", "a string"});

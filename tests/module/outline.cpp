@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ebb/nn/embedding.hpp"
@@ -44,6 +45,24 @@ struct Forgetful {  // lists one of two members
   static consteval auto members() { return std::tuple{field{"listed", &Forgetful::listed}}; }
 };
 static_assert(!ebb::Module<Forgetful>);
+
+template <bool complete>
+struct Wide {  // without `complete`, y is forgotten
+  ebb::Vector a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y;
+  static consteval auto members() {
+    constexpr std::tuple most{field{"a", &Wide::a}, field{"b", &Wide::b}, field{"c", &Wide::c}, field{"d", &Wide::d},
+                              field{"e", &Wide::e}, field{"f", &Wide::f}, field{"g", &Wide::g}, field{"h", &Wide::h},
+                              field{"i", &Wide::i}, field{"j", &Wide::j}, field{"k", &Wide::k}, field{"l", &Wide::l},
+                              field{"m", &Wide::m}, field{"n", &Wide::n}, field{"o", &Wide::o}, field{"p", &Wide::p},
+                              field{"q", &Wide::q}, field{"r", &Wide::r}, field{"s", &Wide::s}, field{"t", &Wide::t},
+                              field{"u", &Wide::u}, field{"v", &Wide::v}, field{"w", &Wide::w}, field{"x", &Wide::x}};
+    if constexpr (complete)
+      return std::tuple_cat(most, std::tuple{field{"y", &Wide::y}});
+    else
+      return most;
+  }
+};
+static_assert(ebb::Module<Wide<true>> && !ebb::Module<Wide<false>>);
 
 Model make(std::size_t blocks) {
   Model model{ebb::nn::Linear::make(8, 8), ebb::nn::Embedding::make(100, 8), {}, ebb::nn::Linear::make(8, 3), 0};
@@ -191,4 +210,57 @@ TEST_CASE("hoisted modules lie between what stays at home and what moves, and ar
   CHECK(hoisted.front().name == "layers.0.conditioner.in");
   CHECK(hoisted.front().begin == 256);
   CHECK(hoisted.back().end == outline.begin);
+}
+
+namespace {
+
+template <bool hoists, bool homes>
+struct Resident {  // a block that stays out of the loop, or whose only parameter stays at home
+  static constexpr ebb::Level level = ebb::Level::block;
+  static constexpr bool hoisted = hoists;
+  static constexpr bool stays_home = homes;
+  ebb::Vector weight;
+  static consteval auto members() { return std::tuple{ebb::field{"weight", &Resident::weight}}; }
+};
+template <class Middle>
+struct Sandwich {
+  Layer first;
+  Middle middle;
+  Layer last;
+  static consteval auto members() {
+    return std::tuple{ebb::field{"first", &Sandwich::first}, ebb::field{"middle", &Sandwich::middle},
+                      ebb::field{"last", &Sandwich::last}};
+  }
+};
+template <class Middle>
+Sandwich<Middle> sandwich() {
+  const auto vector = [] { return ebb::Vector(ebb::Shape{64}); };
+  const Layer layer{{vector()}, {{vector()}, {vector()}}, {vector()}};
+  return {layer, {vector()}, layer};
+}
+
+}  // namespace
+
+TEST_CASE("a block that is hoisted or stays at home is in no unit that moves") {
+  const auto check = [](auto model) {
+    const ebb::Outline outline = ebb::outline_of(model, "model");
+    CHECK(outline.end - outline.begin == 4 * 256);
+    const auto units = ebb::units_of(outline, ebb::Level::block);
+    REQUIRE(names(units) == std::vector<std::string>{"first", "last"});
+    CHECK(units[0].begin == outline.begin);
+    CHECK(units[1].begin == units[0].end);
+    CHECK(units[1].end == outline.end);
+    CHECK_FALSE(outline.children[1].holds_blocks());
+  };
+  check(sandwich<Resident<true, false>>());
+  check(sandwich<Resident<false, true>>());
+  Resident<true, false> alone{ebb::Vector(ebb::Shape{64})};
+  CHECK_THROWS_AS((void)ebb::units_of(ebb::outline_of(alone, "alone"), ebb::Level::block), ebb::ConfigError);
+}
+
+TEST_CASE("a mark that is false is none") {
+  auto model = sandwich<Resident<false, false>>();
+  const ebb::Outline outline = ebb::outline_of(model, "model");
+  CHECK(outline.hoisted_begin == 0);
+  CHECK(names(ebb::units_of(outline, ebb::Level::block)) == std::vector<std::string>{"first", "middle", "last"});
 }

@@ -51,6 +51,10 @@ TEST_CASE("the costs of policies, and which of them fit") {
   for (const ebb::PolicyCost& cost : ebb::policy_costs(outlines, ebb::HomeMemory::separate, excluded))
     CHECK(cost.arena_bytes == 8 * linear);
 
+  const std::vector<std::string> misspelt{"transfomer"};
+  CHECK_THROWS_WITH_AS((void)ebb::policy_costs(outlines, ebb::HomeMemory::separate, misspelt),
+                       doctest::Contains("cannot exclude 'transfomer'"), ebb::ConfigError);
+
   ebb::nn::Linear alone = ebb::nn::Linear::make(8, 8);
   const std::vector<ebb::Outline> without_blocks{ebb::outline_of(alone, "projector")};
   CHECK(ebb::policy_costs(without_blocks).size() == 3);

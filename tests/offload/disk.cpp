@@ -6,6 +6,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -153,6 +154,39 @@ TEST_CASE("a failure while the file is made leaves nothing behind, and an old fi
   };
   CHECK_THROWS_AS(ebb::HomeFile::open_or_create(directory.path, key, broken), ebb::ValueError);
   CHECK(directory.files() == 0);
+  const fs::path path = ebb::HomeFile::open_or_create(directory.path, key, pattern).path();
+  overwrite(path, ebb::HomeFile::header_bytes + 5000, 'x');  // so that it is made again
+  const auto bytes_of = [](const fs::path& file) {
+    std::ifstream stream(file, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(stream), {});
+  };
+  const std::string before = bytes_of(path);
+  CHECK_THROWS_AS(ebb::HomeFile::open_or_create(directory.path, key, broken), ebb::ValueError);
+  CHECK(directory.files() == 1);
+  CHECK(bytes_of(path) == before);
+}
+
+TEST_CASE("a signal handler deletes the file that is being made, and only that one") {
+  const TemporaryDirectory directory;
+  const auto listed = [] {
+    int count = 0;
+    for (const auto& slot : ebb::detail::partial_files.slots)
+      count += slot.state.load() != ebb::detail::PartialFiles::State::free;
+    return count;
+  };
+  const auto interrupted = [&](std::span<std::byte>) {
+    CHECK(listed() == 1);
+    CHECK(directory.files() == 1);
+    ebb::unlink_partial_files();
+    CHECK(directory.files() == 0);
+    throw ebb::ValueError("interrupted");
+  };
+  CHECK_THROWS_AS(ebb::HomeFile::open_or_create(directory.path, key, interrupted), ebb::ValueError);
+  CHECK(listed() == 0);
+  ebb::HomeFile::open_or_create(directory.path, key, pattern);
+  CHECK(listed() == 0);
+  ebb::unlink_partial_files();
+  CHECK(directory.files() == 1);
 }
 
 TEST_CASE("a disk that is full and a directory that is none") {

@@ -8,6 +8,7 @@
 
 #include "ebb/core/dtype.hpp"
 #include "ebb/host/context.hpp"
+#include "ebb/host/threads.hpp"  // refuses a compiler without OpenMP
 #include "ebb/ops/norm.hpp"
 
 namespace ebb::host {

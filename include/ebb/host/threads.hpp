@@ -1,8 +1,12 @@
 #pragma once
 
-#ifdef _OPENMP
-#include <omp.h>
+// Without OpenMP the code below would be another one under the same names: a source that has it and one that has not,
+// linked into one program, would share whichever the linker takes.
+#ifndef _OPENMP
+#error "ebb/host needs OpenMP in every source: link ebb::host, or compile with -fopenmp (nvcc: -Xcompiler=-fopenmp)"
 #endif
+
+#include <omp.h>
 
 #include <cstddef>
 
@@ -17,12 +21,6 @@ int threads_for(const Context<T>& ctx, std::size_t operations) {
 }
 
 /// The calling thread's place among those of its parallel region.
-inline std::size_t thread_number() {
-#ifdef _OPENMP
-  return static_cast<std::size_t>(omp_get_thread_num());
-#else
-  return 0;
-#endif
-}
+inline std::size_t thread_number() { return static_cast<std::size_t>(omp_get_thread_num()); }
 
 }  // namespace ebb::host::detail

@@ -33,9 +33,9 @@ struct PartialFiles {
   };
   static_assert(std::atomic<State>::is_always_lock_free, "a signal handler may not wait for a lock");
 
-  std::array<Slot, 16> slots;
+  std::array<Slot, 64> slots;
 
-  /// Null when every slot is taken or the path is too long: such a file is left behind by a kill only.
+  /// Null when every slot is taken or the path is too long: such a file stays when the process is killed.
   Slot* add(const std::string& path) noexcept {
     if (path.size() >= path_bytes) return nullptr;
     for (Slot& slot : slots) {
@@ -46,6 +46,11 @@ struct PartialFiles {
       return &slot;
     }
     return nullptr;
+  }
+
+  /// The file has its name, or is gone.
+  static void forget(Slot*& slot) noexcept {
+    if (slot != nullptr) std::exchange(slot, nullptr)->state.store(State::free);
   }
 
   /// Async-signal-safe.
@@ -59,11 +64,16 @@ inline constinit PartialFiles partial_files;
 
 }  // namespace detail
 
+/// Deletes the files of this process that are being written and have not got their names yet, of AtomicFile and
+/// HomeFile. Async-signal-safe: for a signal handler that ends the process without running destructors. Knows 64 files
+/// at a time, with paths of less than 4096 bytes; what is begun while 64 others exist is not deleted.
+inline void unlink_partial_files() noexcept { detail::partial_files.unlink_all(); }
+
 /// A file that appears under its name complete or not at all.
 ///
 /// The bytes go to `<name>.partial-<process id>` in the directory of the target; commit() forces them to disk
-/// and renames. Without commit() - an exception, say - the destructor deletes the partial file, and an
-/// signal handler that calls `detail::partial_files.unlink_all()` deletes it too. A previous file of that name stays until
+/// and renames. Without commit() - an exception, say - the destructor deletes the partial file, and a signal handler
+/// can with unlink_partial_files(), within the limits stated there. A previous file of that name stays until
 /// commit() replaces it; a symbolic link is replaced, not followed. Every error is a FileError with the path
 /// and the system's reason.
 class AtomicFile {
@@ -128,14 +138,21 @@ class AtomicFile {
     }
   }
 
+  /// Forces all bytes to disk, after which nothing can be written and commit() is left with the rename. For files that
+  /// belong together: once all of them are flushed, a full disk cannot keep some of them from appearing.
+  /// @throws FileError, after which the partial file is gone and the target is as it was
+  void flush() {
+    if (partial_.empty()) fail("cannot be committed", EBADF);
+    if (descriptor_ < 0) return;
+    // Some file systems cannot flush and say so; that is no reason to lose the picture.
+    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP) fail_and_discard("cannot be flushed");
+    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
+  }
+
   /// Flushes to disk and gives the file its name; nothing can be written afterwards.
   /// @throws FileError, after which the partial file is gone and the target is as it was
   void commit() {
-    if (descriptor_ < 0) fail("cannot be committed", EBADF);
-    // Some file systems cannot flush and say so; that is no reason to lose the picture.
-    if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP)
-      fail_and_discard("cannot be flushed");
-    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) fail_and_discard("cannot be closed");
+    flush();
     if (std::rename(partial_.c_str(), target_.c_str()) != 0) fail_and_discard("cannot be renamed into place");
     forget();
     flush_directory();
@@ -158,7 +175,7 @@ class AtomicFile {
   }
 
   void forget() noexcept {
-    if (slot_ != nullptr) std::exchange(slot_, nullptr)->state.store(detail::PartialFiles::State::free);
+    detail::PartialFiles::forget(slot_);
     partial_.clear();
   }
 

@@ -123,7 +123,7 @@ class StoredWeight {
       constexpr std::array<std::string_view, 7> known{"quant_type",       "blocksize",    "dtype",        "shape",
                                                       "nested_blocksize", "nested_dtype", "nested_offset"};
       if (std::find(known.begin(), known.end(), name) == known.end())
-        fail(state_name_, "the entry '", name, "' is not known");
+        fail(state_name_, "the entry ", Json::quoted(name), " is not known");
     }
     expect(state, "quant_type", Json(format));
     const Json* block_size = state.find("blocksize");

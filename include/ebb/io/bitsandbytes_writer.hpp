@@ -52,7 +52,7 @@ inline DType torch_dtype(std::string_view name) {
   const std::string_view plain = name.starts_with(module) ? name.substr(module.size()) : name;
   for (const DType type : {DType::f32, DType::f16, DType::bf16})
     if (torch_name(type) == plain) return type;
-  throw ConfigError(concat("expected the type float32, float16 or bfloat16, found '", name, "'"));
+  throw ConfigError(concat("expected the type float32, float16 or bfloat16, found ", Json::quoted(name)));
 }
 
 /// The JSON text of quant_state, byte for byte as bitsandbytes writes it. `dtype` is the type of the weight that was

@@ -176,6 +176,9 @@ class Checkpoint {
                              weight_map ? weight_map->type_name() : "none"));
     std::map<std::string, std::size_t> shards;
     for (const auto& [tensor, value] : *weight_map->object()) {
+      if (!detail::Utf8::printable(tensor))
+        throw FileError(
+            concat(index_path.string(), ": tensor ", Json::quoted(tensor), ": the name has control characters"));
       if (!value.string())
         throw FileError(concat(index_path.string(), ": tensor '", tensor, "': expected the name of a shard, found ",
                                value.type_name()));
@@ -199,11 +202,13 @@ class Checkpoint {
     }
   }
 
-  /// An index must not reach outside its directory.
+  /// An index must not reach outside its directory, nor to the terminal.
   static void check_shard_name(const std::filesystem::path& index_path, const std::string& tensor,
                                const std::string& shard) {
     using namespace std::string_view_literals;
-    if (shard.find_first_of("/\\\0"sv) == shard.npos && shard.ends_with(".safetensors")) return;
+    if (shard.find_first_of("/\\\0"sv) == shard.npos && shard.ends_with(".safetensors") &&
+        detail::Utf8::printable(shard))
+      return;
     throw FileError(concat(index_path.string(), ": tensor '", tensor,
                            "': expected the name of a .safetensors file beside the index, found ",
                            Json::quoted(shard)));

@@ -6,9 +6,11 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -27,7 +29,7 @@ class CheckpointWriter {
 
   /// `directory` must exist; `stem` is "diffusion_pytorch_model" or "model". Shards take the tensors in the order of
   /// `tensors`; those of one module (its weight first) stay in one shard, which diffusers needs for quantized weights.
-  /// A module larger than `max_shard_bytes` gets a shard of its own. @throws FileError
+  /// A module larger than `max_shard_bytes` gets a shard of its own. @throws as SafetensorsWriter
   CheckpointWriter(std::filesystem::path directory, std::string stem, const std::vector<TensorDeclaration>& tensors,
                    std::size_t max_shard_bytes = default_max_shard_bytes)
       : directory_(std::move(directory)), stem_(std::move(stem)) {
@@ -51,13 +53,24 @@ class CheckpointWriter {
     shards_[at->second].write(name, bytes);
   }
 
-  /// Makes all files appear, the index last, and removes what an earlier save under this stem left beside them.
+  /// Makes all files appear, the index last, and removes what an earlier save under this stem left beside them. An
+  /// error before the first file appears, such as a full disk, leaves the earlier save as it was; a later one never
+  /// leaves new shards under the index of an earlier save.
   /// @throws ShapeError when bytes of a tensor are missing, FileError
   void commit() {
     for (const SafetensorsWriter& shard : shards_) shard.check_complete();
-    for (SafetensorsWriter& shard : shards_) shard.commit();
+    for (SafetensorsWriter& shard : shards_) shard.flush();
     const auto index_path = directory_ / (stem_ + ".safetensors.index.json");
-    if (shards_.size() > 1) AtomicFile::write_text(index_path, index_text());
+    std::optional<AtomicFile> index;
+    if (shards_.size() > 1) {
+      index.emplace(index_path);
+      const std::string text = index_text();
+      index->write(std::as_bytes(std::span(text)));
+      index->flush();
+      remove_index_of_same_shards(index_path);
+    }
+    for (SafetensorsWriter& shard : shards_) shard.commit();
+    if (index) index->commit();
     remove_stale(index_path);
   }
 
@@ -114,6 +127,18 @@ class CheckpointWriter {
     name.remove_prefix(stem_.size());
     return std::equal(name.begin(), name.end(), pattern.begin(),
                       [](char c, char p) { return p == '0' ? c >= '0' && c <= '9' : c == p; });
+  }
+
+  /// Shards appear one after another, and the same names in another save's index would join new ones to old ones: a
+  /// checkpoint without an index does not load, a mixed one would.
+  void remove_index_of_same_shards(const std::filesystem::path& index_path) const {
+    std::error_code error;
+    if (std::none_of(shards_.begin(), shards_.end(),
+                     [&](const auto& shard) { return std::filesystem::is_regular_file(shard.path(), error); }))
+      return;
+    std::filesystem::remove(index_path, error);
+    if (error)
+      throw FileError(concat(index_path.string(), ": cannot remove the index of an earlier save: ", error.message()));
   }
 
   void remove_stale(const std::filesystem::path& index_path) const try {

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -20,8 +21,8 @@ namespace ebb {
 /// How text outside ASCII is written: as `\u` escapes (Python's default) or as it is.
 enum class JsonText { ascii, utf8 };
 
-/// A JSON value. Objects keep the order of their members. Integers that fit 64 bits are kept exact, all other numbers
-/// are doubles.
+/// A JSON value. Objects keep the order of their members. Integers from -2^63 to 2^63 - 1 are kept exact, all other
+/// numbers are doubles.
 class Json {
  public:
   using Array = std::vector<Json>;
@@ -30,8 +31,12 @@ class Json {
   /// null
   Json() = default;
   Json(std::same_as<bool> auto value) : value_(value) {}
-  Json(std::integral auto value) requires(!std::same_as<decltype(value), bool>)
-      : value_(static_cast<std::int64_t>(value)) {}
+  Json(std::integral auto value) requires(!std::same_as<decltype(value), bool>) {
+    if (value > 0 && static_cast<std::uint64_t>(value) > std::numeric_limits<std::int64_t>::max())
+      value_ = static_cast<double>(value);
+    else
+      value_ = static_cast<std::int64_t>(value);
+  }
   Json(double value) : value_(value) {}
   Json(std::string value) : value_(std::move(value)) {}
   Json(std::string_view value) : value_(std::string(value)) {}
@@ -146,6 +151,25 @@ struct Utf8 {
     constexpr std::array<std::uint32_t, 5> smallest{0, 0, 0x80, 0x800, 0x10000};
     if (point < smallest[bytes] || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) return {};
     return {bytes, point};
+  }
+
+  static bool valid(std::string_view text) {
+    while (!text.empty()) {
+      const Utf8 character = decode(text);
+      if (character.bytes == 0) return false;
+      text.remove_prefix(character.bytes);
+    }
+    return true;
+  }
+
+  /// Whether `text` is valid and has no control character (C0, DEL, C1), which a terminal obeys.
+  static bool printable(std::string_view text) {
+    while (!text.empty()) {
+      const auto [bytes, point] = decode(text);
+      if (bytes == 0 || point < 0x20 || (point >= 0x7f && point < 0xa0)) return false;
+      text.remove_prefix(bytes);
+    }
+    return true;
   }
 
   static void append(std::string& out, std::uint32_t point) {

@@ -1,14 +1,15 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -24,7 +25,8 @@ struct JsonLimits {
 };
 
 /// Reads one JSON text (RFC 8259) and nothing else: no comments, no trailing commas, no NaN, valid UTF-8 only, and no
-/// key twice in an object, which other readers resolve in different ways.
+/// key twice in an object, which other readers resolve in different ways. A number too large for a double is an error,
+/// one too small is zero.
 class JsonParser {
  public:
   /// `source` names the text in messages, e.g. the file. @throws FileError with the byte where reading stopped
@@ -42,11 +44,19 @@ class JsonParser {
     std::error_code error;
     const auto size = std::filesystem::file_size(path, error);
     if (error) throw FileError(concat(path.string(), ": cannot open the file: ", error.message()));
-    if (size > max_bytes)
-      throw FileError(concat(path.string(), ": expected JSON of at most ", max_bytes, " bytes, found ", size));
+    const auto too_large = [&](std::uintmax_t found) {
+      throw FileError(concat(path.string(), ": expected JSON of at most ", max_bytes, " bytes, found ", found));
+    };
+    if (size > max_bytes) too_large(size);
     std::ifstream stream(path, std::ios::binary);
-    std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
-    if (!stream) throw FileError(concat(path.string(), ": cannot read the file"));
+    std::string text;
+    std::array<char, 4096> piece;
+    // Not with istreambuf_iterator, whose errors are exceptions of the standard library.
+    while (stream.read(piece.data(), piece.size()), stream.gcount() > 0) {
+      text.append(piece.data(), static_cast<std::size_t>(stream.gcount()));
+      if (text.size() > max_bytes) too_large(text.size());  // more than its size: it grows, or is no regular file
+    }
+    if (!stream.eof()) throw FileError(concat(path.string(), ": cannot read the file"));
     return parse(text, path.string());
   }
 
@@ -171,10 +181,26 @@ class JsonParser {
     if (whole && std::from_chars(first, last, integer).ec == std::errc()) return Json(integer);
     double real = 0.0;
     if (std::from_chars(first, last, real).ec != std::errc()) {
+      if (vanishes({first, last})) return Json(*first == '-' ? -0.0 : 0.0);
       at_ = begin;
       fail("a number that a double can hold");
     }
     return Json(real);
+  }
+
+  /// Of a number other than zero that no double can hold, whether it is too small and not too large: whether its power
+  /// of ten, "d.ddde-400", is negative.
+  static bool vanishes(std::string_view number) {
+    const std::size_t e = std::min(number.find_first_of("eE"), number.size());
+    const std::string_view mantissa = number.substr(0, e);
+    const auto point = static_cast<std::int64_t>(std::min(mantissa.find('.'), mantissa.size()));
+    const auto digit = static_cast<std::int64_t>(mantissa.find_first_of("123456789"));
+    std::string_view written = number.substr(std::min(e + 1, number.size()));
+    if (written.starts_with('+')) written.remove_prefix(1);
+    std::int64_t exponent = 0;
+    if (std::from_chars(written.data(), written.data() + written.size(), exponent).ec == std::errc::result_out_of_range)
+      return written.starts_with('-');
+    return exponent < digit - point + (digit < point ? 1 : 0);
   }
 
   std::string string() {

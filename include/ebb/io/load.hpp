@@ -74,10 +74,11 @@ struct FileConventions {
 ///
 /// Construction settles the format of every parameter and checks names, shapes and types of all tensors before one
 /// byte of weights is read; `fill` does the work. Keeps references to model and checkpoint: both outlive the loader
-/// and stay where they are.
+/// and stay where they are. So does the loader itself, which its jobs point to: neither copied nor moved.
 class Loader {
  public:
-  /// @throws FileError for missing, surplus or mis-shaped tensors (names file, tensor, expected, found)
+  /// @throws FileError for missing, surplus or mis-shaped tensors (names file, tensor, expected, found), ConfigError
+  ///         for impossible options of a format or a compute type that is none, ShapeError when a size overflows
   template <Module Model>
   Loader(Model& model, std::string component, const Checkpoint& checkpoint, const LoadOptions& options)
       : checkpoint_(checkpoint), options_(options), conventions_(FileConventions::of<Model>()) {
@@ -92,6 +93,8 @@ class Loader {
     std::size_t job = 0;
     attach(outline_, job);
   }
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
 
   /// Where everything lies; `fill` needs an arena of `bytes()`.
   const Outline& outline() const { return outline_; }
@@ -107,7 +110,8 @@ class Loader {
   }
 
   /// Writes all segments, on `options.threads` threads. `arena` is `bytes()` long and 256-byte aligned.
-  /// @throws ValueError for NaN or infinity in a weight that is quantized, FileError for damaged quantization state
+  /// @throws MemoryError when the arena is too small, ValueError for NaN or infinity in a weight that is quantized,
+  ///         FileError for damaged quantization state; the first one where several threads fail
   void fill(std::span<std::byte> arena) const {
     if (arena.size() < bytes())
       throw MemoryError(concat("component ", outline_.name, " needs ", bytes(), " bytes, found ", arena.size()));
@@ -179,9 +183,18 @@ class Loader {
     return job;
   }
 
+  /// A leaf's `static constexpr bool stored_channels_first`, false where it has none.
+  template <class Owner>
+  static consteval bool stored_channels_first() {
+    if constexpr (requires { Owner::stored_channels_first; })
+      return Owner::stored_channels_first;
+    else
+      return false;
+  }
+
   template <class Owner, class P>
   void settle_dense(const std::string& stored, const Shape& shape, P& parameter, Job& job) {
-    constexpr bool permuted = requires { Owner::stored_channels_first; } && !std::is_same_v<P, Vector>;
+    constexpr bool permuted = stored_channels_first<Owner>() && !std::is_same_v<P, Vector>;
     std::vector<std::size_t> in_file(shape.begin(), shape.end());
     if constexpr (permuted) std::rotate(in_file.begin() + 1, in_file.end() - 1, in_file.end());
     const TensorView& source = expect(stored, Shape(std::span<const std::size_t>(in_file)));

@@ -66,7 +66,8 @@ void copy_elements(const TensorView& tensor, std::span<T> out) {
 }
 
 /// A safetensors file, mapped. Construction checks the whole header against the file (every offset, size and shape;
-/// no overlap, no hole), so that every view lies inside the file. Move-only; views survive a move.
+/// no overlap, no hole), so that every view lies inside the file. Names have no control characters. Move-only; views
+/// survive a move.
 class SafetensorsFile {
  public:
   /// Largest header that is read; the reference implementation has the same limit.
@@ -170,6 +171,8 @@ class SafetensorsFile {
     const Json header = JsonParser::parse(text, concat(path_.string(), " (safetensors header)"));
     const auto data = bytes.subspan(prefix + static_cast<std::size_t>(length));
     for (const auto& [name, value] : *header.object()) {
+      // Names go to terminals, in messages and lists.
+      if (!detail::Utf8::printable(name)) fail("tensor ", Json::quoted(name), ": the name has control characters");
       if (name == "__metadata__")
         read_metadata(value);
       else
@@ -183,7 +186,7 @@ class SafetensorsFile {
   void read_metadata(const Json& value) {
     if (!value.object()) fail("__metadata__: expected an object, found ", value.type_name());
     for (const auto& [key, text] : *value.object()) {
-      if (!text.string()) fail("__metadata__ '", key, "': expected a string, found ", text.type_name());
+      if (!text.string()) fail("__metadata__ ", Json::quoted(key), ": expected a string, found ", text.type_name());
       metadata_.emplace(key, *text.string());
     }
   }
@@ -207,6 +210,8 @@ class SafetensorsFile {
     entry.view.shape = Shape(std::span<const std::size_t>(extents));
     entry.view.bytes = data.subspan(begin, end - begin);
     entry.dtype_name = *dtype->string();
+    if (!detail::Utf8::printable(entry.dtype_name))
+      fail("tensor '", name, "': the dtype ", dtype->text(), " has control characters");
     entry.begin = begin;
     for (const StoredType& stored : stored_types) {
       if (stored.name != entry.dtype_name) continue;

@@ -19,6 +19,7 @@
 #include "ebb/format/format.hpp"
 #include "ebb/io/atomic_file.hpp"
 #include "ebb/io/json.hpp"
+#include "ebb/io/safetensors.hpp"
 
 namespace ebb {
 
@@ -43,7 +44,9 @@ inline const TensorMetadata pytorch_metadata{{"format", "pt"}};
 /// padded with spaces to a multiple of 8 bytes. Equal tensors make equal files.
 class SafetensorsWriter {
  public:
-  /// @throws FileError when the file cannot be created or a name is used twice
+  /// @throws FileError when the file cannot be created, a name is used twice, or SafetensorsFile would refuse the
+  ///         header: names are UTF-8 without control characters, metadata is UTF-8, and the header is at most
+  ///         SafetensorsFile::max_header_bytes long; ShapeError when a size overflows
   SafetensorsWriter(std::filesystem::path path, const std::vector<TensorDeclaration>& tensors,
                     const TensorMetadata& metadata = pytorch_metadata)
       : file_(std::move(path)) {
@@ -64,6 +67,12 @@ class SafetensorsWriter {
                               " more bytes, found ", bytes.size()));
     file_.write_at(slot.next, bytes);
     slot.next += bytes.size();
+  }
+
+  /// Forces all bytes to disk, see AtomicFile::flush. @throws ShapeError when bytes of a tensor are missing, FileError
+  void flush() {
+    check_complete();
+    file_.flush();
   }
 
   /// @throws ShapeError when bytes of a tensor are missing, FileError
@@ -109,6 +118,8 @@ class SafetensorsWriter {
       key("__metadata__");
       header += '{';
       for (const auto& [name, text] : metadata) {
+        if (!detail::Utf8::valid(name) || !detail::Utf8::valid(text))
+          throw FileError(concat(path().string(), ": __metadata__ ", Json::quoted(name), ": expected valid UTF-8"));
         key(name);
         header += Json::quoted(text, JsonText::utf8);
       }
@@ -116,6 +127,9 @@ class SafetensorsWriter {
     }
     std::size_t offset = 0;
     for (const TensorDeclaration* tensor : order) {
+      if (!detail::Utf8::printable(tensor->name))
+        throw FileError(concat(path().string(), ": tensor ", Json::quoted(tensor->name),
+                               ": expected a name in UTF-8 without control characters"));
       const std::size_t end = checked_sum(offset, tensor->bytes());
       if (!slots_.emplace(tensor->name, Slot{offset, end}).second || tensor->name == "__metadata__")
         throw FileError(concat(path().string(), ": tensor '", tensor->name, "': this name is already taken"));
@@ -128,6 +142,9 @@ class SafetensorsWriter {
     }
     header += '}';
     header.resize(align_up(header.size(), 8), ' ');
+    if (header.size() > SafetensorsFile::max_header_bytes)
+      throw FileError(concat(path().string(), ": expected a header of at most ", SafetensorsFile::max_header_bytes,
+                             " bytes, found ", header.size()));
     const auto length = static_cast<std::uint64_t>(header.size());
     std::string text(sizeof(length), '\0');
     std::memcpy(text.data(), &length, sizeof(length));

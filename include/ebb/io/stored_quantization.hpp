@@ -36,8 +36,8 @@ struct StoredQuantization {
     if (!found->object())
       throw ConfigError(concat(source, ": quantization_config: expected an object, found ", found->type_name()));
     if (const std::string method = reader.string("quant_method", "none"); method != "bitsandbytes")
-      throw ConfigError(concat(source, ": quantization_config: quant_method '", method,
-                               "' is not supported: expected 'bitsandbytes' (nf4, fp4 or LLM.int8)"));
+      throw ConfigError(concat(source, ": quantization_config: quant_method ", Json::quoted(method),
+                               " is not supported: expected 'bitsandbytes' (nf4, fp4 or LLM.int8)"));
     StoredQuantization result;
     const bool four = reader.flag("load_in_4bit", reader.flag("_load_in_4bit", false));
     const bool eight = reader.flag("load_in_8bit", reader.flag("_load_in_8bit", false));
@@ -46,8 +46,8 @@ struct StoredQuantization {
                                four ? "both" : "neither"));
     const std::string type = reader.string("bnb_4bit_quant_type", "fp4");
     if (four && type != NF4::name && type != FP4::name)
-      throw ConfigError(
-          concat(source, ": quantization_config: bnb_4bit_quant_type: expected 'nf4' or 'fp4', found '", type, "'"));
+      throw ConfigError(concat(source, ": quantization_config: bnb_4bit_quant_type: expected 'nf4' or 'fp4', found ",
+                               Json::quoted(type)));
     result.kind = eight ? FormatChoice::Kind::int8 : FormatChoice::parse_kind(type);
     if (reader.flag("bnb_4bit_use_double_quant", false)) result.nested = DoubleQuantization::on;
     try {

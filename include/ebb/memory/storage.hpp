@@ -4,13 +4,14 @@
 #include <cstdlib>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "ebb/core/error.hpp"
 
 namespace ebb {
 
 /// Owned, uninitialised bytes whose address is a multiple of `alignment`, in pages that nothing else lives in, so that
-/// they can be pinned. Move-only.
+/// they can be pinned. Move-only; a moved-from buffer is empty.
 class AlignedBuffer {
  public:
   static constexpr std::size_t alignment = 256;
@@ -24,6 +25,14 @@ class AlignedBuffer {
     if (!data_)
       throw MemoryError(concat("cannot allocate ", bytes,
                                " bytes of memory; use a smaller format (--quantize) or a disk tier"));
+  }
+
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    data_ = std::move(other.data_);
+    bytes_ = std::exchange(other.bytes_, 0);
+    return *this;
   }
 
   std::byte* data() const { return data_.get(); }

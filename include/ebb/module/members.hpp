@@ -99,9 +99,13 @@ template <class T, std::size_t... Index>
 consteval bool initializable(std::index_sequence<Index...>) {
   return requires { T{(void(Index), anything{})...}; };
 }
-/// Number of members of an aggregate: the longest list that initializes it.
-template <class T, std::size_t Count = 24>
+inline constexpr std::size_t max_members = 64;
+/// Number of members of an aggregate, at most `max_members`: the longest list that initializes it. Counted downwards,
+/// because a shorter list need not initialize it: a member may have no default.
+template <class T, std::size_t Count = max_members>
 consteval std::size_t arity() {
+  static_assert(Count != max_members || !initializable<T>(std::make_index_sequence<max_members + 1>{}),
+                "a module has at most 64 members, its config included: make modules of some of them");
   if constexpr (Count == 0 || initializable<T>(std::make_index_sequence<Count>{}))
     return Count;
   else
@@ -115,7 +119,8 @@ template <class T>
 concept Parameter = detail::is_parameter<std::remove_cv_t<T>>;
 
 /// A struct whose members are its checkpoint. `members()` lists every one of them, in execution order; the only
-/// member that it leaves out is a plain `config`, where there is one. A forgotten member does not compile.
+/// member that it leaves out is a plain `config`, where there is one. A forgotten member does not compile, and neither
+/// do more than 64.
 template <class T>
 concept Module = std::is_aggregate_v<T> && requires { T::members(); } &&
                  (std::tuple_size_v<decltype(T::members())> + (requires(T module) { module.config; } ? 1 : 0) ==

@@ -40,8 +40,10 @@ struct Outline {
   std::size_t end = 0;
   std::vector<Outline> children;
   std::vector<ParameterReference> parameters;  // of a leaf
+  /// Whether this is a block that moves, or holds one.
   bool holds_blocks() const {
-    if (level == Level::block) return true;
+    if (hoisted) return false;
+    if (level == Level::block) return begin != end;
     for (const Outline& child : children)
       if (child.holds_blocks()) return true;
     return false;
@@ -75,6 +77,15 @@ void for_each_parameter(M& module, Visit&& visit, const std::string& path = {}) 
 
 namespace detail {
 
+/// A leaf's `static constexpr bool stays_home`, false where it has none.
+template <Module M>
+consteval bool stays_home() {
+  if constexpr (requires { M::stays_home; })
+    return M::stays_home;
+  else
+    return false;
+}
+
 template <Module M>
 Outline outline_of(M& module, std::string path) {
   Outline node;
@@ -88,12 +99,10 @@ Outline outline_of(M& module, std::string path) {
     if constexpr (Parameter<Member>) {
       node.parameters.push_back(
           {.object = &member,
-           .bind_object = [](void* object, const std::byte* segment) {
-             static_cast<Member*>(object)->bind(segment);
-           },
+           .bind_object = [](void* object, const std::byte* segment) { static_cast<Member*>(object)->bind(segment); },
            .name = here,
            .bytes = member.bytes(),
-           .stays_home = requires { M::stays_home; }});
+           .stays_home = stays_home<M>()});
     } else if constexpr (is_repeat<Member>) {
       for (std::size_t index = 0; index < member.size(); ++index)
         node.children.push_back(outline_of(member[index], join_path(here, std::to_string(index))));
@@ -157,6 +166,7 @@ inline void cut(const Outline& node, Level level, std::size_t blocks_per_unit, s
   std::size_t in_unit = 0;  // blocks in the unit that is being filled; blocks of one list are neighbours
   std::string_view list;
   for (const Outline& child : node.children) {
+    if (child.begin == child.end || child.hoisted) continue;
     if (level != Level::block || child.level != Level::block) {
       in_unit = 0;
       cut(child, level, blocks_per_unit, units);
@@ -179,7 +189,8 @@ inline void cut(const Outline& node, Level level, std::size_t blocks_per_unit, s
 
 /// Cuts a component into the units that move as a whole: the component itself (model, none), runs of
 /// `blocks_per_unit` neighbouring blocks and each part that holds no block (block), or every leaf (leaf).
-/// @throws ConfigError for block level when no module of the model is marked as a block, or for zero blocks
+/// Hoisted modules are in none of them, see hoisted_units_of.
+/// @throws ConfigError for block level when no module that moves is marked as a block, or for zero blocks
 inline std::vector<Unit> units_of(const Outline& model, Level level, std::size_t blocks_per_unit = 1) {
   if (level == Level::block && blocks_per_unit == 0)
     throw ConfigError("block offload: the number of blocks in a unit must be at least 1, found 0");

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "ebb/core/error.hpp"
+#include "ebb/module/level.hpp"
+#include "ebb/module/outline.hpp"
 #include "ebb/offload/component.hpp"
 #include "ebb/offload/plan.hpp"
 #include "ebb/offload/policy.hpp"
@@ -19,21 +22,20 @@ struct PolicyCost {
 };
 
 /// What each kind of policy would need for the components that `outlines` describe, of which those named in `excluded`
-/// stay on the device; policies that do not apply (block level without blocks) are left out.
+/// stay on the device; policies that do not apply (block level where a component has no blocks) are left out.
+/// @throws ConfigError for a name in `excluded` that no component has
 inline std::vector<PolicyCost> policy_costs(std::span<const Outline> outlines, HomeMemory home = HomeMemory::separate,
                                             std::span<const std::string> excluded = {}) {
   std::vector<PolicyCost> costs;
   for (const char* name : {"none", "model", "block", "leaf"}) {
     const OffloadSpec policy = OffloadSpec::parse(name);
-    try {
-      std::vector<Component> components;
-      for (const Outline& outline : outlines) components.push_back(component_of(outline, nullptr, policy));
-      exclude(components, excluded);
-      for (const Outline& outline : outlines)
-        if (outline.hoisted_begin != outline.begin) components.push_back(hoisted_component_of(outline, nullptr));
-      costs.push_back({policy, make_plan(policy, components, home).arena_bytes});
-    } catch (const ConfigError&) {  // does not apply
-    }
+    if (policy.settings().level == Level::block && !std::ranges::all_of(outlines, &Outline::holds_blocks)) continue;
+    std::vector<Component> components;
+    for (const Outline& outline : outlines) components.push_back(component_of(outline, nullptr, policy));
+    exclude(components, excluded);
+    for (const Outline& outline : outlines)
+      if (outline.hoisted_begin != outline.begin) components.push_back(hoisted_component_of(outline, nullptr));
+    costs.push_back({policy, make_plan(policy, components, home).arena_bytes});
   }
   return costs;
 }

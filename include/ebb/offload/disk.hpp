@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "ebb/core/error.hpp"
+#include "ebb/io/atomic_file.hpp"
 #include "ebb/io/mapped_file.hpp"
 #include "ebb/offload/hash.hpp"
 
@@ -88,7 +89,7 @@ class HomeFile {
 
   /// The arena of `key` in `directory`: the file that is there, if it is whole and was made from the same source, or a
   /// new one whose bytes `fill(std::span<std::byte>)` writes, all of them. It appears under its name only when it is
-  /// complete and on the disk; on failure nothing is left behind.
+  /// complete and on the disk; on failure nothing is left behind, and unlink_partial_files() deletes it until then.
   /// @throws FileError when the directory cannot be written or the disk is full; what `fill` throws
   template <std::invocable<std::span<std::byte>> Fill>
   static HomeFile open_or_create(const std::filesystem::path& directory, const HomeFileKey& key, Fill&& fill) {
@@ -143,6 +144,7 @@ class HomeFile {
         throw FileError(
             concat(directory.string(), ": cannot write to the directory for offloaded weights: ", system_text(errno)));
       try {
+        slot_ = detail::partial_files.add(std::filesystem::absolute(name_, status).string());
         allocate(directory);
       } catch (...) {
         discard();
@@ -161,6 +163,7 @@ class HomeFile {
       if (::rename(name_.c_str(), path_.c_str()) != 0)
         throw FileError(concat(path_, ": cannot rename the finished file: ", system_text(errno)));
       committed_ = true;
+      detail::PartialFiles::forget(slot_);
       const int parent = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
       if (parent >= 0) {  // makes the name durable; the contents already are
         ::fsync(parent);
@@ -190,6 +193,7 @@ class HomeFile {
       if (data_ != nullptr) ::munmap(data_, bytes_);
       if (descriptor_ >= 0) ::close(descriptor_);
       if (descriptor_ >= 0 && !committed_) ::unlink(name_.c_str());
+      detail::PartialFiles::forget(slot_);
       data_ = nullptr;
       descriptor_ = -1;
     }
@@ -201,6 +205,7 @@ class HomeFile {
     int descriptor_ = -1;
     std::byte* data_ = nullptr;
     bool committed_ = false;
+    detail::PartialFiles::Slot* slot_ = nullptr;
   };
 
   template <class Fill>
