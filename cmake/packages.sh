@@ -1,4 +1,4 @@
-# Sourced by tests/run.sh, examples/quickstart.sh and .ci/run: what they build with, and how it is installed.
+# Sourced by the scripts that build: what they build with, how it is installed, and which preset fits.
 # shellcheck shell=bash
 
 # Debian 12 and Ubuntu 24.04 name them alike. OpenMP comes with g++.
@@ -53,23 +53,51 @@ ebb_install_packages() {
         "  apt-get install --no-install-recommends ${missing[*]}" >&2
       return 1
     fi
-    as_root=(sudo)
+    as_root=(sudo "--preserve-env=http_proxy,https_proxy,no_proxy")
   fi
   echo "Installing ${missing[*]}"
-  if ! "${as_root[@]}" apt-get update -qq ||
-    ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      "${missing[@]}"; then
+  "${as_root[@]}" apt-get update -qq || echo "apt-get update failed; going on with the lists that are there" >&2
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+    "${missing[@]}"; then
     printf '%s\n' "apt-get could not install: ${missing[*]}" >&2
     return 1
   fi
 }
 
-# The preset that fits this machine: cuda where a GPU and nvcc are there, else release.
+# The nvcc that CMake will find, if it is 12.5 or later; else returns 1 and says on stdout what is there, if anything.
+ebb_nvcc() {
+  local nvcc version
+  nvcc=$(command -v nvcc) || nvcc=/usr/local/cuda/bin/nvcc
+  [ -x "$nvcc" ] || return 1
+  version=$("$nvcc" --version | sed -n 's/.* release \([0-9.]*\),.*/\1/p')
+  if [ "$(printf '%s\n' 12.5 "$version" | sort --version-sort | head -n 1)" = 12.5 ]; then
+    echo "$nvcc"
+  else
+    echo "$nvcc is $version"
+    return 1
+  fi
+}
+
+# The preset that fits this machine: cuda where a GPU and nvcc are there, else release. EBB_PRESET names another.
 ebb_preset() {
-  if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 &&
-    { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null; then
+  local found
+  if [ -n "${EBB_PRESET:-}" ]; then
+    echo "$EBB_PRESET"
+  elif ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then
+    echo release
+  elif found=$(ebb_nvcc); then
     echo cuda
   else
+    echo "GPU found, but no nvcc 12.5 or later${found:+ ($found)}: building for the CPU" >&2
     echo release
   fi
+}
+
+# The absolute path of what the user named, before a script changes its directory. A slash at the end stays: it is part of
+# the name of a directory of frames.
+ebb_absolute() {
+  case $1 in
+    */) printf '%s/\n' "$(realpath -m -- "$1")" ;;
+    *) realpath -m -- "$1" ;;
+  esac
 }

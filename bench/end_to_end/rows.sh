@@ -8,10 +8,11 @@
 # PROGRAMS names another directory of flux and wan than build/cuda/examples, ROWS other rows of diffusers ("" for none).
 # Prints logs as they come and keeps them in DIRECTORY/logs. Ends with status 1 when two offload policies differ in a bit.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 
-model=${1:?flux or wan} directory=${2:?a directory}
-programs=${PROGRAMS:-build/cuda/examples}
+model=${1:?flux or wan} directory=$(realpath -m -- "${2:?a directory}")
+programs=$(realpath -m -- "${PROGRAMS:-$root/build/cuda/examples}")
+cd "$root"
 logs=$directory/logs
 mkdir -p "$logs"
 

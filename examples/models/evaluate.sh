@@ -8,11 +8,15 @@
 # PROMPTS=10 takes the first ten of held_out.txt; OUTPUT names another directory than build/demo/score for the pictures
 # and for what is wrong in them (FORMAT/wrong.txt).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 # shellcheck source=cmake/packages.sh
-source cmake/packages.sh
+source "$root/cmake/packages.sh"
 
-output=${OUTPUT:-build/demo/score}
+output=$(ebb_absolute "${OUTPUT:-$root/build/demo/score}")
+if [ $# -gt 0 ]; then
+  pipeline=$(ebb_absolute "$1")
+fi
+cd "$root"
 mapfile -t -n "${PROMPTS:-0}" prompts <examples/models/held_out.txt
 
 ebb_install_packages
@@ -49,7 +53,6 @@ if [ $# -eq 0 ]; then
   row shipped "NF4, as shipped" --model examples/models/demo
   exit
 fi
-pipeline=$1
 row bf16 bf16 --model "$pipeline"
 quantized nf4 NF4 nf4
 quantized nf4_double "NF4, double-quantized" nf4 --double-quant

@@ -8,11 +8,15 @@
 # PROMPTS=10 takes the first ten of moving_held_out.txt; OUTPUT names another directory than build/demo-wan/score for the
 # frames and for what the judge says of each video (FORMAT/NUMBER.json).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 # shellcheck source=cmake/packages.sh
-source cmake/packages.sh
+source "$root/cmake/packages.sh"
 
-output=${OUTPUT:-build/demo-wan/score}
+output=$(ebb_absolute "${OUTPUT:-$root/build/demo-wan/score}")
+if [ $# -gt 0 ]; then
+  pipeline=$(ebb_absolute "$1")
+fi
+cd "$root"
 mapfile -t -n "${PROMPTS:-0}" prompts <examples/models/moving_held_out.txt
 
 ebb_install_packages
@@ -48,5 +52,5 @@ if [ $# -eq 0 ]; then
   row shipped "NF4, as shipped" --model examples/models/demo_wan
   exit
 fi
-row bf16 bf16 --model "$1"
-row nf4 NF4 --model "$1" --quantize transformer=nf4,text_encoder=nf4
+row bf16 bf16 --model "$pipeline"
+row nf4 NF4 --model "$pipeline" --quantize transformer=nf4,text_encoder=nf4

@@ -7,12 +7,14 @@
 # PIPELINE is what `train.py export` wrote (build/demo/pipeline), OUTPUT is replaced (examples/models/demo). Nothing is
 # when the files would be too large for git: 16 MB in all, 10 MB each.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 # shellcheck source=cmake/packages.sh
-source cmake/packages.sh
+source "$root/cmake/packages.sh"
 
-pipeline=${1:-build/demo/pipeline}
-output=${2:-examples/models/demo}
+pipeline=$(ebb_absolute "${1:-$root/build/demo/pipeline}")
+output=$(ebb_absolute "${2:-$root/examples/models/demo}")
+output=${output%/}
+cd "$root"
 if [ -e "$output" ] && [ ! -e "$output/model_index.json" ]; then
   echo "$output is there and no pipeline: it will not be replaced" >&2
   exit 1

@@ -2,7 +2,7 @@
 
     python train.py tokenizers                # seconds
     python train.py vae --minutes 6           # go on by running it again
-    python train.py flow --minutes 9          # until --budget is used up; go on by running it again
+    python train.py flow --minutes 17         # until --budget is used up; go on by running it again
     python train.py export                    # a directory that FluxPipeline.from_pretrained and flux read
     python train.py score                     # pictures of held-out prompts, for judge
     python train.py sizes                     # parameters, bytes and FLOPs; needs no weights
