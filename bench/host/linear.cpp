@@ -34,8 +34,8 @@ struct Shapes {
 int threads() { return Eigen::nbThreads(); }
 
 void finish(benchmark::State& state, const Shapes& shape) {
-  state.counters["GFLOP/s"] = benchmark::Counter(
-      2e-9 * static_cast<double>(shape.m * shape.n * shape.k), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(shape.m * shape.n * shape.k),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void eigen_dense(benchmark::State& state) {

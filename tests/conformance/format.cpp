@@ -20,8 +20,7 @@ std::vector<typename Format::Options> all_options() {
   if constexpr (BlockFormat<Format>) {
     std::vector<BlockOptions> options;
     for (std::size_t size = 32; size <= 4096; size *= 2)
-      for (const auto nested : {DoubleQuantization::off, DoubleQuantization::on})
-        options.push_back({size, nested});
+      for (const auto nested : {DoubleQuantization::off, DoubleQuantization::on}) options.push_back({size, nested});
     return options;
   } else {
     return {{}};
@@ -37,8 +36,7 @@ struct Sample {
   Sample(const Shape& shape, const typename Format::Options& options, std::mt19937& random)
       : tensor(shape, options), values(shape.elements()), segment(tensor.bytes()) {
     std::normal_distribution<float> normal(0.0f, 0.05f);
-    for (float& value : values)
-      value = bfloat16(normal(random));  // exact in every dense format but F16's subnormals
+    for (float& value : values) value = bfloat16(normal(random));  // exact in every dense format but F16's subnormals
     quantize(std::span<const float>(values), tensor, segment, "sample");
     tensor.bind(segment.data());
   }
@@ -63,15 +61,13 @@ struct Sample {
       double gap = std::is_same_v<Format, NF4> ? (1.0 - 0.6961928009986877) / 2 : 1.0 / 6;
       double scale_error = 0;
       if constexpr (BlockFormat<Format>)
-        if (tensor.nested())
-          scale_error = 0.00705 * double{tensor.nested_scales()[element / tensor.group() / 256]};
+        if (tensor.nested()) scale_error = 0.00705 * double{tensor.nested_scales()[element / tensor.group() / 256]};
       return gap * (scale + scale_error) * 1.0001 + scale_error;
     }
   }
 };
-const std::vector<Shape> shapes = {Shape{},        Shape{1},       Shape{0},      Shape{63},
-                                   Shape{4, 64},   Shape{3, 333},  Shape{5, 129}, Shape{2, 3, 7},
-                                   Shape{2, 4097}, Shape{17, 1024}};
+const std::vector<Shape> shapes = {Shape{},       Shape{1},      Shape{0},       Shape{63},      Shape{4, 64},
+                                   Shape{3, 333}, Shape{5, 129}, Shape{2, 3, 7}, Shape{2, 4097}, Shape{17, 1024}};
 }  // namespace
 
 TEST_CASE_TEMPLATE("format conformance", Format, F32, F16, BF16, NF4, FP4, INT8, FP8) {
@@ -118,8 +114,7 @@ TEST_CASE_TEMPLATE("format conformance", Format, F32, F16, BF16, NF4, FP4, INT8,
 
       // bfloat16 input is the same as its float32 values
       std::vector<bfloat16> narrow(sample.values.size());
-      std::transform(sample.values.begin(), sample.values.end(), narrow.begin(),
-                     [](float x) { return bfloat16(x); });
+      std::transform(sample.values.begin(), sample.values.end(), narrow.begin(), [](float x) { return bfloat16(x); });
       quantize(std::span<const bfloat16>(narrow), sample.tensor, again, "narrow");
       CHECK(again == sample.segment);
     }
@@ -150,8 +145,7 @@ TEST_CASE_TEMPLATE("format conformance: encode is monotonic", Format, NF4, FP4, 
   float previous = -2.0f;
   for (int i = -2000; i <= 2000; ++i) {
     const float value = static_cast<float>(i) / 2000.0f;
-    const float decoded =
-        Format::decode(Format::encode(value, Format::inverse_of(1.0f)), Format::scale_of(1.0f));
+    const float decoded = Format::decode(Format::encode(value, Format::inverse_of(1.0f)), Format::scale_of(1.0f));
     REQUIRE(decoded >= previous);
     previous = decoded;
   }

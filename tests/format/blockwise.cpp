@@ -42,8 +42,8 @@ TEST_CASE("blockwise: only powers of two from 32 to 4096 are block sizes") {
   for (std::size_t size = 32; size <= 4096; size *= 2) CHECK_NOTHROW(check_block_size(size));
   for (const std::size_t size : {0u, 1u, 16u, 31u, 48u, 63u, 65u, 96u, 8192u})
     CHECK_THROWS_AS((NF4::layout(Shape{64}, {size, DoubleQuantization::off})), ConfigError);
-  CHECK_THROWS_WITH_AS(check_block_size(63),
-                       "block size 63: expected one of 32, 64, 128, 256, 512, 1024, 2048, 4096", ConfigError);
+  CHECK_THROWS_WITH_AS(check_block_size(63), "block size 63: expected one of 32, 64, 128, 256, 512, 1024, 2048, 4096",
+                       ConfigError);
 }
 
 TEST_CASE("blockwise: sizes that overflow are refused") {

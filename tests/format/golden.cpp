@@ -20,8 +20,7 @@ using namespace ebb;
 
 namespace {
 constexpr float smallest_normal = 0x1p-126f;
-constexpr float cpu_clamp =
-    1e-38f;  // the CPU backend divides by no absmax below this, and stores it for a short block
+constexpr float cpu_clamp = 1e-38f;  // the CPU backend divides by no absmax below this, and stores it for a short block
 
 std::uint8_t nibble(std::span<const std::uint8_t> bytes, std::size_t element) {
   return element % 2 == 0 ? even_nibble(bytes[element / 2]) : odd_nibble(bytes[element / 2]);
@@ -29,8 +28,8 @@ std::uint8_t nibble(std::span<const std::uint8_t> bytes, std::size_t element) {
 
 /// Numbers between a and b, in float32 steps, both of one sign.
 int ulps(float a, float b) {
-  return std::abs(static_cast<int>(std::bit_cast<std::uint32_t>(std::abs(a)) -
-                                   std::bit_cast<std::uint32_t>(std::abs(b))));
+  return std::abs(
+      static_cast<int>(std::bit_cast<std::uint32_t>(std::abs(a)) - std::bit_cast<std::uint32_t>(std::abs(b))));
 }
 
 constexpr std::array<std::uint8_t, 8> magnitudes_ascending = {0, 1, 6, 7, 4, 5, 2, 3};
@@ -46,9 +45,7 @@ bool borders(std::uint8_t a, std::uint8_t b, float& literal, float& midpoint) {
   } else {
     if ((a & 8u) != (b & 8u)) return false;
     const auto& order = magnitudes_ascending;
-    const auto rank = [&](unsigned code) {
-      return std::find(order.begin(), order.end(), code & 7u) - order.begin();
-    };
+    const auto rank = [&](unsigned code) { return std::find(order.begin(), order.end(), code & 7u) - order.begin(); };
     if (std::abs(rank(a) - rank(b)) != 1) return false;
     literal = FP4::pivots[static_cast<std::size_t>(std::min(rank(a), rank(b)))];
     if ((a & 8u) != 0) literal = -literal;
@@ -78,8 +75,7 @@ std::string_view excuse(bool cpu, float y, float absmax, std::uint8_t ours, std:
   // lower value; the CUDA kernel counts literals below y, or for FP4 below |y|.
   const bool ours_above = Format::values[ours] > Format::values[golden];
   const bool above_literal = std::is_same_v<Format, FP4> && y < 0.0f ? y >= literal : y > literal;
-  if (ours_above == above_literal && !ours_above == (y > midpoint))
-    return "the CPU backend compares with midpoints";
+  if (ours_above == above_literal && !ours_above == (y > midpoint)) return "the CPU backend compares with midpoints";
   return "";
 }
 
@@ -145,8 +141,7 @@ void check_blockwise(bool cpu, const golden::Tensors& file, const std::string& n
     CAPTURE(y);
     CAPTURE(ours);
     CAPTURE(theirs);
-    REQUIRE(excuse<Format>(cpu, y, scale, static_cast<std::uint8_t>(ours),
-                           static_cast<std::uint8_t>(theirs)) != "");
+    REQUIRE(excuse<Format>(cpu, y, scale, static_cast<std::uint8_t>(ours), static_cast<std::uint8_t>(theirs)) != "");
   }
 
   put<std::uint8_t>(segment, 0, packed);
@@ -180,9 +175,7 @@ namespace {
 /// the code up in a table of 65536 cells over [-1, 1], by the middle of the cell that holds y.
 bool near_dynamic_code(bool cpu, float y, std::uint8_t ours, std::uint8_t golden) {
   if (ours == golden) return true;
-  const auto low = [](unsigned code) {
-    return code == 0 ? -1.0f : (dynamic_map[code - 1] + dynamic_map[code]) * 0.5f;
-  };
+  const auto low = [](unsigned code) { return code == 0 ? -1.0f : (dynamic_map[code - 1] + dynamic_map[code]) * 0.5f; };
   const auto high = [&](unsigned code) { return code == 255 ? 1.0f : low(code + 1); };
   if (y < low(ours) || y > high(ours)) return false;  // ours is the nearest, always
   const float border = y < low(golden) ? low(golden) : high(golden);

@@ -28,13 +28,12 @@ inline std::vector<std::filesystem::path> devices() {
 }
 
 /// The cases of one file: names, and the numbers that the generator gives of each (a block size, or a shape).
-inline std::vector<std::pair<std::string, std::vector<std::size_t>>> cases(
-    const std::filesystem::path& device, const std::string& file) {
+inline std::vector<std::pair<std::string, std::vector<std::size_t>>> cases(const std::filesystem::path& device,
+                                                                           const std::string& file) {
   std::vector<std::pair<std::string, std::vector<std::size_t>>> result;
   const ebb::Json index = ebb::JsonParser::parse_file(device / "index.json");
   const ebb::Json* entries = index.find(file);
-  if (entries == nullptr || entries->object() == nullptr)
-    throw std::runtime_error("no golden cases: " + file);
+  if (entries == nullptr || entries->object() == nullptr) throw std::runtime_error("no golden cases: " + file);
   const auto number = [](const ebb::Json& value) {
     return static_cast<std::size_t>(value.integer() ? *value.integer() : 0);
   };

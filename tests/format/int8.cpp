@@ -24,8 +24,7 @@ TEST_CASE("INT8: rounds to nearest, ties to even") {
 TEST_CASE("INT8: the row maximum maps to 127 whatever its magnitude") {
   for (int exponent = -24; exponent < 16; ++exponent) {
     std::mt19937 random(static_cast<unsigned>(exponent + 100));
-    const float absmax =
-        ebb::float16(std::ldexp(std::uniform_real_distribution<float>(1.0f, 1.99f)(random), exponent));
+    const float absmax = ebb::float16(std::ldexp(std::uniform_real_distribution<float>(1.0f, 1.99f)(random), exponent));
     CHECK(INT8::encode(absmax, INT8::inverse_of(absmax)) == 127);
     CHECK(INT8::encode(-absmax, INT8::inverse_of(absmax)) == -127);
     CHECK(INT8::decode(127, absmax) == doctest::Approx(absmax).epsilon(1e-6));
@@ -44,8 +43,7 @@ TEST_CASE("INT8: prepare is the float16 cast, bit for bit") {
     if (std::isinf(exact)) continue;
     REQUIRE(std::bit_cast<std::uint32_t>(INT8::prepare(exact)) == std::bit_cast<std::uint32_t>(exact));
   }
-  for (const float tie :
-       {0x1p-25f, 0x1.8p-24f, 0x1.004p-14f, 1.0f + 0x1p-11f, 1.0f + 0x1.8p-10f, 65519.0f, 65520.0f})
+  for (const float tie : {0x1p-25f, 0x1.8p-24f, 0x1.004p-14f, 1.0f + 0x1p-11f, 1.0f + 0x1.8p-10f, 65519.0f, 65520.0f})
     for (const float value : {tie, std::nextafter(tie, 0.0f), std::nextafter(tie, 1e6f)}) {
       check(value);
       check(-value);

@@ -31,8 +31,7 @@ TEST_CASE("NF4: the table has the published bits") {
   constexpr std::uint32_t bits[] = {0xbf800000, 0xbf3239b1, 0xbf066b30, 0xbeca32a0, 0xbe91a24d, 0xbe3d353f,
                                     0xbdba7871, 0x00000000, 0x3da2faff, 0x3e24cae3, 0x3e7c04dd, 0x3ead033a,
                                     0x3ee1a4b8, 0x3f1007ab, 0x3f3913b3, 0x3f800000};
-  for (std::size_t code = 0; code < 16; ++code)
-    CHECK(std::bit_cast<std::uint32_t>(NF4::values[code]) == bits[code]);
+  for (std::size_t code = 0; code < 16; ++code) CHECK(std::bit_cast<std::uint32_t>(NF4::values[code]) == bits[code]);
 }
 
 TEST_CASE("NF4: values, ties and neighbours of ties") {

@@ -44,8 +44,8 @@ void check_attention_case(testing::Random& random, const AttentionShape& shape, 
   for (std::size_t item = 0; item < shape.batch; ++item)
     for (std::size_t head = 0; head < shape.heads; ++head)
       for (std::size_t query = 0; query < shape.query_tokens; ++query) {
-        const std::size_t seen = mask == AttentionMask::causal ? query + 1 + shape.key_tokens - shape.query_tokens
-                                                               : shape.key_tokens;
+        const std::size_t seen =
+            mask == AttentionMask::causal ? query + 1 + shape.key_tokens - shape.query_tokens : shape.key_tokens;
         std::vector<double> scores(seen);
         for (std::size_t key = 0; key < seen; ++key) {
           double sum = 0;
@@ -72,7 +72,7 @@ void check_attention_case(testing::Random& random, const AttentionShape& shape, 
 
 TEST_CASE("attention equals plain loops") {
   testing::Random random(31);
-  const AttentionShape shapes[] = {{1, 1, 1, 1, 1},    {1, 2, 16, 7, 7},   {2, 3, 18, 33, 65}, {1, 4, 64, 130, 130},
+  const AttentionShape shapes[] = {{1, 1, 1, 1, 1},    {1, 2, 16, 7, 7},    {2, 3, 18, 33, 65}, {1, 4, 64, 130, 130},
                                    {3, 1, 8, 64, 200}, {1, 1, 512, 50, 50}, {1, 2, 128, 1, 300}};
   for (const auto& shape : shapes)
     for (const auto mask : {AttentionMask::none, AttentionMask::causal})

@@ -45,7 +45,9 @@ void check_conv(testing::Random& random, std::size_t batch, std::size_t height, 
     conv3d(ctx, {x.data(), batch + depth - 1, height, width, inputs}, filter, Bias{bias.data()}, out);
   std::vector<double> expected;
   const auto pad = static_cast<std::ptrdiff_t>(kernel / 2);
-  const auto inside = [](std::ptrdiff_t at, std::size_t size) { return at >= 0 && at < static_cast<std::ptrdiff_t>(size); };
+  const auto inside = [](std::ptrdiff_t at, std::size_t size) {
+    return at >= 0 && at < static_cast<std::ptrdiff_t>(size);
+  };
   for (std::size_t n = 0; n < batch; ++n)
     for (std::size_t row = 0; row < height; ++row)
       for (std::size_t column = 0; column < width; ++column)
@@ -58,9 +60,11 @@ void check_conv(testing::Random& random, std::size_t batch, std::size_t height, 
               const auto from_x = static_cast<std::ptrdiff_t>(column + dx) - pad;
               if (!inside(from_y, height) || !inside(from_x, width)) continue;
               for (std::size_t i = 0; i < inputs; ++i)
-                sum += static_cast<double>(static_cast<float>(
-                           x[(((n + dz) * height + static_cast<std::size_t>(from_y)) * width +
-                              static_cast<std::size_t>(from_x)) * inputs + i])) *
+                sum += static_cast<double>(
+                           static_cast<float>(x[(((n + dz) * height + static_cast<std::size_t>(from_y)) * width +
+                                                 static_cast<std::size_t>(from_x)) *
+                                                    inputs +
+                                                i])) *
                        weight[((o * depth * kernel + tap) * kernel + dx) * inputs + i];
             }
           expected.push_back(sum);

@@ -27,7 +27,8 @@ TEST_CASE("maps and sums") {
     CHECK(active[i] == doctest::Approx(a[i] / (1 + std::exp(-double{a[i]}))).epsilon(1e-6));
     CHECK(sum[i] == a[i] + b[i]);
   }
-  CHECK_THROWS_AS(map(ctx, Matrix<const float>(a.data(), 5, 7), Silu{}, Matrix<float>(active.data(), 7, 5)), ShapeError);
+  CHECK_THROWS_AS(map(ctx, Matrix<const float>(a.data(), 5, 7), Silu{}, Matrix<float>(active.data(), 7, 5)),
+                  ShapeError);
 }
 
 TEST_CASE("a map converts between types") {

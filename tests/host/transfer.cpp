@@ -22,7 +22,8 @@ TEST_CASE("copy keeps the strides of both sides") {
   const host::Context<float> ctx(workspace, 1);
   const std::vector<float> from{1, 2, 3, 4, 5, 6};
   std::vector<float> to(4, 9.0f);
-  copy(ctx, Matrix<const float>(from.data(), 2, 3).columns_from(1, 1), Matrix<float>(to.data(), 2, 2).columns_from(0, 1));
+  copy(ctx, Matrix<const float>(from.data(), 2, 3).columns_from(1, 1),
+       Matrix<float>(to.data(), 2, 2).columns_from(0, 1));
   CHECK(to == std::vector<float>{2, 9, 5, 9});
   CHECK_THROWS_AS(copy(ctx, Matrix<const float>(from.data(), 2, 3), Matrix<float>(to.data(), 2, 2)), ShapeError);
 }

@@ -5,11 +5,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <doctest/doctest.h>
 #include <array>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
-#include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -61,9 +61,7 @@ std::string message_of(Action&& action) {
   return "no FileError";
 }
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 TEST_CASE("the file appears at commit, complete, and not before") {
   const Directory directory;
@@ -216,8 +214,7 @@ TEST_CASE("partial files are listed for the signal handler exactly while they ex
   using State = ebb::detail::PartialFiles::State;
   const auto listed = [] {
     int count = 0;
-    for (const auto& slot : ebb::detail::partial_files.slots)
-      count += slot.state.load() != State::free;
+    for (const auto& slot : ebb::detail::partial_files.slots) count += slot.state.load() != State::free;
     return count;
   };
   const Directory directory;

@@ -24,8 +24,8 @@ TEST_CASE("one format for all components, or one each") {
 }
 
 TEST_CASE("what cannot be parsed says what exists") {
-  CHECK_THROWS_WITH_AS(QuantizationPlan::parse("nf5", {}, {}),
-                       doctest::Contains("none, nf4, fp4, int8, fp8"), ebb::ConfigError);
+  CHECK_THROWS_WITH_AS(QuantizationPlan::parse("nf5", {}, {}), doctest::Contains("none, nf4, fp4, int8, fp8"),
+                       ebb::ConfigError);
   CHECK_THROWS_WITH_AS(QuantizationPlan::parse("a=nf4,a=fp4", {}, {}), doctest::Contains("'a'"), ebb::ConfigError);
   CHECK_THROWS_AS(QuantizationPlan::parse("a=nf4,fp4", {}, {}), ebb::ConfigError);
   CHECK_THROWS_AS(QuantizationPlan::parse("=nf4", {}, {}), ebb::ConfigError);
@@ -37,12 +37,10 @@ TEST_CASE("what cannot be parsed says what exists") {
 }
 
 TEST_CASE("modules are skipped by diffusers' rule") {
-  const auto skipped = [](const char* path, std::vector<std::string> names) {
-    return ebb::is_skipped(path, names);
-  };
-  CHECK(skipped("transformer_blocks.0.attn.to_q", {"to_q"}));          // last part
-  CHECK(!skipped("transformer_blocks.0.attn.to_q", {"to"}));           // not a part
-  CHECK(skipped("transformer_blocks.0.attn.to_q", {"attn"}));          // a part before the last
+  const auto skipped = [](const char* path, std::vector<std::string> names) { return ebb::is_skipped(path, names); };
+  CHECK(skipped("transformer_blocks.0.attn.to_q", {"to_q"}));  // last part
+  CHECK(!skipped("transformer_blocks.0.attn.to_q", {"to"}));   // not a part
+  CHECK(skipped("transformer_blocks.0.attn.to_q", {"attn"}));  // a part before the last
   CHECK(skipped("transformer_blocks.0.attn.to_q", {"transformer_blocks.0"}));
   CHECK(!skipped("transformer_blocks.0.attn.to_q", {"transformer_blocks.1"}));
   CHECK(skipped("single_transformer_blocks.0.proj", {"transformer_blocks.0"}));  // the reference's substring rule

@@ -72,11 +72,11 @@ TEST_CASE("a caption outside of the grammar is refused where it leaves it") {
 TEST_CASE("a description that lacks something, or names nothing of the world, is refused") {
   const testing::TemporaryDirectory directory;
   const auto path = directory.path() / "description.json";
-  const nlohmann::json good{
-      {"objects", {{{"shape", "circle"}, {"colour", "red"}, {"size", "small"}, {"texture", "plain"}},
-                   {{"shape", "ring"}, {"colour", "blue"}, {"size", "large"}, {"texture", "dotted"}}}},
-      {"relations", {{{"subject", 0}, {"relation", "above"}, {"object", 1}}}},
-      {"background", {{"colour", "gray"}, {"pattern", "plain"}}}};
+  const nlohmann::json good{{"objects",
+                             {{{"shape", "circle"}, {"colour", "red"}, {"size", "small"}, {"texture", "plain"}},
+                              {{"shape", "ring"}, {"colour", "blue"}, {"size", "large"}, {"texture", "dotted"}}}},
+                            {"relations", {{{"subject", 0}, {"relation", "above"}, {"object", 1}}}},
+                            {"background", {{"colour", "gray"}, {"pattern", "plain"}}}};
   const auto with = [&](const std::function<void(nlohmann::json&)>& change) {
     nlohmann::json changed = good;
     change(changed);

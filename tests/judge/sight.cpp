@@ -32,7 +32,8 @@ TEST_CASE("the committed pictures show every shape, colour, size, texture, backg
     CHECK(sight.strange < 0.005);
     for (const auto& object : sight.objects) {
       CHECK(object.likeness > 0.8);
-      seen.insert({{"shape", object.shape}, {"colour", object.colour}, {"size", object.size}, {"texture", object.texture}});
+      seen.insert(
+          {{"shape", object.shape}, {"colour", object.colour}, {"size", object.size}, {"texture", object.texture}});
     }
     seen.insert({{"ground", sight.ground_colour}, {"pattern", sight.ground_pattern}});
   }

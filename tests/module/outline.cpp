@@ -86,10 +86,20 @@ TEST_CASE("members give the checkpoint names, in order") {
   Model model = make(2);
   std::vector<std::string> found;
   ebb::for_each_parameter(model, [&](const std::string& name, auto&, auto&) { found.push_back(name); });
-  const std::vector<std::string> expected{
-      "in.weight", "in.bias", "table.weight", "blocks.0.first.weight", "blocks.0.first.bias",
-      "blocks.0.norm.weight", "blocks.0.mlp.2.weight", "blocks.0.mlp.2.bias", "blocks.1.first.weight",
-      "blocks.1.first.bias", "blocks.1.mlp.2.weight", "blocks.1.mlp.2.bias", "out.weight", "out.bias"};
+  const std::vector<std::string> expected{"in.weight",
+                                          "in.bias",
+                                          "table.weight",
+                                          "blocks.0.first.weight",
+                                          "blocks.0.first.bias",
+                                          "blocks.0.norm.weight",
+                                          "blocks.0.mlp.2.weight",
+                                          "blocks.0.mlp.2.bias",
+                                          "blocks.1.first.weight",
+                                          "blocks.1.first.bias",
+                                          "blocks.1.mlp.2.weight",
+                                          "blocks.1.mlp.2.bias",
+                                          "out.weight",
+                                          "out.bias"};
   CHECK(found == expected);
 }
 
@@ -193,8 +203,7 @@ TEST_CASE("hoisted modules lie between what stays at home and what moves, and ar
   Hoisting model;
   const auto vector = [] { return ebb::Vector(ebb::Shape{64}); };  // 256 bytes
   model.table.weight = vector();
-  for (int layer = 0; layer < 2; ++layer)
-    model.layers.push_back({{vector()}, {{vector()}, {vector()}}, {vector()}});
+  for (int layer = 0; layer < 2; ++layer) model.layers.push_back({{vector()}, {{vector()}, {vector()}}, {vector()}});
   const ebb::Outline outline = ebb::outline_of(model, "model");
   CHECK(outline.hoisted_begin == 256);
   CHECK(outline.begin == 256 + 4 * 256);

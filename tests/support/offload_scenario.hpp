@@ -65,18 +65,20 @@ inline std::vector<Component> components_of(const std::vector<Model>& models) {
 /// wrong.
 template <class Candidate>
 concept TestedDevice = Backend<Candidate> &&
-    requires(Candidate& device, std::byte* arena, std::span<std::byte> home, const std::byte* place,
-             typename Candidate::Arena memory, typename Candidate::Fault fault) {
-  Candidate(std::uint64_t{}, arena, std::size_t{}, fault);
-  { memory.bytes() } -> std::convertible_to<std::span<std::byte>>;
-  device.adopt(home);  // home memory, before any copy from it; it outlives the device
-  device.compute(place, place, std::size_t{});
-  device.idle();
-  { device.violation() } -> std::convertible_to<std::string>;
-  { device.waits(Candidate::compute_stream) } -> std::convertible_to<std::size_t>;
-  { device.host_blocked } -> std::convertible_to<std::size_t>;  // how often the issuing thread had to wait
-  { device.fail_next_copy } -> std::convertible_to<bool>;
-};
+                       requires(Candidate& device, std::byte* arena, std::span<std::byte> home, const std::byte* place,
+                                typename Candidate::Arena memory, typename Candidate::Fault fault) {
+                         Candidate(std::uint64_t{}, arena, std::size_t{}, fault);
+                         { memory.bytes() } -> std::convertible_to<std::span<std::byte>>;
+                         device.adopt(home);  // home memory, before any copy from it; it outlives the device
+                         device.compute(place, place, std::size_t{});
+                         device.idle();
+                         { device.violation() } -> std::convertible_to<std::string>;
+                         { device.waits(Candidate::compute_stream) } -> std::convertible_to<std::size_t>;
+                         {
+                           device.host_blocked
+                         } -> std::convertible_to<std::size_t>;  // how often the issuing thread had to wait
+                         { device.fail_next_copy } -> std::convertible_to<bool>;
+                       };
 
 /// A pipeline on a device.
 template <class Policy, TestedDevice Device>

@@ -10,8 +10,7 @@
 using namespace ebb;
 
 static_assert(std::is_default_constructible_v<AnyTensor> && std::copyable<AnyTensor>);
-static_assert(!std::constructible_from<AnyTensor, int> &&
-              !std::convertible_to<QuantizedTensor<NF4>, AnyTensor>);
+static_assert(!std::constructible_from<AnyTensor, int> && !std::convertible_to<QuantizedTensor<NF4>, AnyTensor>);
 static_assert(AnyTensor::can_hold<NF4> && !DenseTensor::can_hold<NF4>);
 
 TEST_CASE("AnyOf: empty until a format is chosen") {

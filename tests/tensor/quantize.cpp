@@ -92,11 +92,10 @@ TEST_CASE("quantize: NaN and infinity are refused by tensor and index") {
   values[130] = std::nanf("");
   const QuantizedTensor<NF4> target(Shape{2, 100});
   std::vector<std::byte> segment(target.bytes());
-  CHECK_THROWS_WITH_AS(
-      quantize(std::span<const float>(values), target, segment, "blocks.0.weight"),
-      "tensor 'blocks.0.weight': element 130 is nan, which nf4 cannot hold: expected finite numbers; "
-      "check the checkpoint or exclude the tensor from quantization",
-      ValueError);
+  CHECK_THROWS_WITH_AS(quantize(std::span<const float>(values), target, segment, "blocks.0.weight"),
+                       "tensor 'blocks.0.weight': element 130 is nan, which nf4 cannot hold: expected finite numbers; "
+                       "check the checkpoint or exclude the tensor from quantization",
+                       ValueError);
   values[130] = -std::numeric_limits<float>::infinity();
   std::vector<std::byte> larger(2048);
   CHECK_THROWS_AS(quantize(std::span<const float>(values), QuantizedTensor<FP8>(Shape{2, 100}), larger, "w"),
@@ -105,11 +104,10 @@ TEST_CASE("quantize: NaN and infinity are refused by tensor and index") {
   values[7] = 70000.0f;  // finite, but INT8 goes through float16
   const QuantizedTensor<INT8> eight(Shape{2, 100});
   std::vector<std::byte> eight_segment(eight.bytes());
-  CHECK_THROWS_WITH_AS(
-      quantize(std::span<const float>(values), eight, eight_segment, "w"),
-      "tensor 'w': element 7 is 70000, which int8 cannot hold: expected finite numbers that fit "
-      "float16; check the checkpoint or exclude the tensor from quantization",
-      ValueError);
+  CHECK_THROWS_WITH_AS(quantize(std::span<const float>(values), eight, eight_segment, "w"),
+                       "tensor 'w': element 7 is 70000, which int8 cannot hold: expected finite numbers that fit "
+                       "float16; check the checkpoint or exclude the tensor from quantization",
+                       ValueError);
 }
 
 TEST_CASE("quantize: sizes that do not match are refused") {
@@ -118,11 +116,9 @@ TEST_CASE("quantize: sizes that do not match are refused") {
   std::vector<std::byte> segment(target.bytes());
   CHECK_THROWS_AS(quantize(std::span<const float>(values), target, segment, "w"), ShapeError);
   const QuantizedTensor<NF4> right(Shape{64});
-  CHECK_THROWS_AS(quantize(std::span<const float>(values), right, std::span(segment).first(255), "w"),
-                  ShapeError);
+  CHECK_THROWS_AS(quantize(std::span<const float>(values), right, std::span(segment).first(255), "w"), ShapeError);
   std::vector<std::byte> longer(target.bytes() + 1);
-  CHECK_THROWS_AS(quantize(std::span<const float>(values), right, std::span(longer).subspan(1), "w"),
-                  ShapeError);
+  CHECK_THROWS_AS(quantize(std::span<const float>(values), right, std::span(longer).subspan(1), "w"), ShapeError);
 }
 
 TEST_CASE("Quantizer: parts in any order and in parallel equal the whole") {

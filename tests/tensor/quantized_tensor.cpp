@@ -28,11 +28,10 @@ TEST_CASE("QuantizedTensor: default-constructed is empty and unbound") {
 
 TEST_CASE("QuantizedTensor: an unbound tensor names itself") {
   const QuantizedTensor<NF4> tensor(Shape{4, 64});
-  CHECK_THROWS_WITH_AS(
-      tensor.codes(),
-      "a tensor of shape [4, 64] in nf4 is used while it is not in memory: load it, or enter its "
-      "module, first",
-      MemoryError);
+  CHECK_THROWS_WITH_AS(tensor.codes(),
+                       "a tensor of shape [4, 64] in nf4 is used while it is not in memory: load it, or enter its "
+                       "module, first",
+                       MemoryError);
 }
 
 TEST_CASE("QuantizedTensor: parts lie where the layout says") {

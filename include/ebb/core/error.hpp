@@ -49,8 +49,7 @@ std::string concat(const Parts&... parts) {
 
 /// Guards an invariant of the caller's own code. `what` should read as a sentence; the call site is added.
 /// @throws ShapeError when `holds` is false
-inline void require(bool holds, const char* what,
-                    std::source_location at = std::source_location::current()) {
+inline void require(bool holds, const char* what, std::source_location at = std::source_location::current()) {
   if (!holds) throw ShapeError(concat(what, " (", at.file_name(), ":", at.line(), ")"));
 }
 

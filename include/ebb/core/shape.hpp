@@ -53,8 +53,7 @@ class Shape {
   /// "[3072, 64]"
   std::string text() const {
     std::string result = "[";
-    for (std::size_t axis = 0; axis < rank_; ++axis)
-      result += (axis ? ", " : "") + std::to_string(extents_[axis]);
+    for (std::size_t axis = 0; axis < rank_; ++axis) result += (axis ? ", " : "") + std::to_string(extents_[axis]);
     return result + "]";
   }
 

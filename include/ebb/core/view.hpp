@@ -19,14 +19,13 @@ struct Matrix {
   std::size_t stride = 0;
 
   Matrix() = default;
-  EBB_HOST_DEVICE constexpr Matrix(T* first, std::size_t row_count, std::size_t column_count,
-                                   std::size_t row_stride)
+  EBB_HOST_DEVICE constexpr Matrix(T* first, std::size_t row_count, std::size_t column_count, std::size_t row_stride)
       : data(first), rows(row_count), columns(column_count), stride(row_stride) {}
   EBB_HOST_DEVICE constexpr Matrix(T* first, std::size_t row_count, std::size_t column_count)
       : Matrix(first, row_count, column_count, column_count) {}
   template <class Const>
-  requires(std::is_same_v<Const, const T> && !std::is_const_v<T>) EBB_HOST_DEVICE constexpr operator Matrix<Const>()
-  const {
+    requires(std::is_same_v<Const, const T> && !std::is_const_v<T>)
+  EBB_HOST_DEVICE constexpr operator Matrix<Const>() const {
     return {data, rows, columns, stride};
   }
 
@@ -49,8 +48,7 @@ struct Matrix {
   }
   /// Columns [first, first + count) of every row; keeps the stride.
   constexpr Matrix columns_from(std::size_t first, std::size_t count) const {
-    require(first <= columns && count <= columns - first,
-            "columns_from: the columns asked for lie outside the matrix");
+    require(first <= columns && count <= columns - first, "columns_from: the columns asked for lie outside the matrix");
     return {data + first, rows, count, stride};
   }
 };
@@ -65,8 +63,8 @@ struct Image {
   std::size_t channels = 0;
 
   template <class Const>
-  requires(std::is_same_v<Const, const T> && !std::is_const_v<T>) EBB_HOST_DEVICE constexpr operator Image<Const>()
-  const {
+    requires(std::is_same_v<Const, const T> && !std::is_const_v<T>)
+  EBB_HOST_DEVICE constexpr operator Image<Const>() const {
     return {data, batch, height, width, channels};
   }
   EBB_HOST_DEVICE constexpr T& operator()(std::size_t n, std::size_t y, std::size_t x, std::size_t c) const {

@@ -37,15 +37,15 @@ struct AttentionTile {
   static_assert(!query_in_registers || query_bytes <= stage_bytes);
 };
 
-/// Address of a 16-byte chunk of a row of `columns` elements: chunks are permuted within groups of eight so that a column
-/// of eight rows meets no bank twice.
+/// Address of a 16-byte chunk of a row of `columns` elements: chunks are permuted within groups of eight so that a
+/// column of eight rows meets no bank twice.
 template <int columns>
 __device__ inline std::uint32_t chunk_address(std::uint32_t base, int row, int chunk) {
   return base + static_cast<std::uint32_t>(row * 2 * columns + ((chunk ^ (row & 7)) << 4));
 }
 
-/// Starts copying `rows` rows of `columns` columns to shared memory; rows from `valid` on and columns from `head_dim` on
-/// are zeros. Rows that are not made of aligned 16-byte chunks are copied element by element.
+/// Starts copying `rows` rows of `columns` columns to shared memory; rows from `valid` on and columns from `head_dim`
+/// on are zeros. Rows that are not made of aligned 16-byte chunks are copied element by element.
 template <int columns, int rows, int threads, class T>
 __device__ inline void copy_rows(std::uint32_t to, const T* from, std::size_t stride, int valid, int head_dim,
                                  bool aligned) {
@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   const auto copy_tile = [&](int tile) {
     const int first = tile * Tile::keys;
     const int valid = key_tokens - first;
-    copy_rows<Tile::dim, Tile::keys, Tile::threads>(key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride,
-                                valid, head_dim, aligned);
+    copy_rows<Tile::dim, Tile::keys, Tile::threads>(
+        key_stage(tile), key + static_cast<std::size_t>(first) * a.key_stride, a.key_stride, valid, head_dim, aligned);
     copy_rows<Tile::value_dim, Tile::keys, Tile::threads>(value_stage(tile),
                                                           value + static_cast<std::size_t>(first) * a.value_stride,
                                                           a.value_stride, valid, value_columns, aligned);
@@ -109,7 +109,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
   };
 
   const std::uint32_t query_memory = memory + (Tile::query_in_registers ? 1 : 2) * Tile::stage_bytes;
-  copy_rows<Tile::dim, Tile::queries, Tile::threads>(query_memory, query, a.query_stride, query_tokens - first_query, head_dim, aligned);
+  copy_rows<Tile::dim, Tile::queries, Tile::threads>(query_memory, query, a.query_stride, query_tokens - first_query,
+                                                     head_dim, aligned);
   copy_async_commit();
   copy_tile(0);
   const auto load_query = [&](std::uint32_t(&matrices)[4], int step) {
@@ -164,8 +165,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
 #pragma unroll
       for (int block = 0; block < Tile::keys / 16; ++block) {
         std::uint32_t keys[4];
-        load_matrices(
-            keys, chunk_address<Tile::dim>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+        load_matrices(keys, chunk_address<Tile::dim>(key_stage(tile), 16 * block + lane / 16 * 8 + lane % 8,
+                                                     2 * step + lane / 8 % 2));
         const auto& left = Tile::query_in_registers ? queries[Tile::query_in_registers ? step : 0] : reread;
         multiply_add<T>(scores[2 * block], left, keys[0], keys[1]);
         multiply_add<T>(scores[2 * block + 1], left, keys[2], keys[3]);
@@ -229,8 +230,8 @@ __global__ void __launch_bounds__(Tile::threads) attention_kernel(AttentionArgum
 #pragma unroll
       for (int block = 0; block < Tile::value_dim / 16; ++block) {
         std::uint32_t values[4];
-        load_matrices_transposed(values,
-                                 chunk_address<Tile::value_dim>(value_stage(tile), 16 * step + lane % 16, 2 * block + lane / 16));
+        load_matrices_transposed(
+            values, chunk_address<Tile::value_dim>(value_stage(tile), 16 * step + lane % 16, 2 * block + lane / 16));
         multiply_add<T>(output[2 * block], weights, values[0], values[1]);
         multiply_add<T>(output[2 * block + 1], weights, values[2], values[3]);
       }
@@ -271,7 +272,8 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
   const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::bytes);
   if (status != cudaSuccess) {
     (void)cudaGetLastError();
-    return Tile::parts > 1 ? cudaErrorNotSupported : status;  // the largest tile needs more memory than some devices have
+    // The largest tile needs more memory than some devices have.
+    return Tile::parts > 1 ? cudaErrorNotSupported : status;
   }
   const dim3 grid(static_cast<unsigned>((a.shape.query_tokens + Tile::queries - 1) / Tile::queries * Tile::parts),
                   static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch));
@@ -287,8 +289,8 @@ cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream
 /// @return cudaErrorNotSupported for a larger head dimension, and above 256 on devices with less than 160 KiB of shared
 /// memory; cudaErrorInvalidValue for extents that no grid holds
 template <Element T>
-requires(sizeof(T) == 2) cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream_t stream)
-noexcept {
+  requires(sizeof(T) == 2)
+cudaError_t launch_portable_attention(const AttentionArguments<T>& a, cudaStream_t stream) noexcept {
   if (a.shape.batch * a.shape.heads * a.shape.query_tokens * a.shape.head_dim == 0) return cudaSuccess;
   if (const cudaError_t status = detail::check_attention_extents(a); status != cudaSuccess) return status;
   if (a.shape.head_dim <= 64) return detail::launch_portable_attention<64>(a, stream);

@@ -29,9 +29,9 @@ struct AttentionArguments {
   AttentionMask mask = AttentionMask::none;
   const float* bias = nullptr;  // [heads, query_tokens, key_tokens], contiguous, or null
 
-  /// Both or neither. Without them the sm_90 kernel does not divide the last tiles among the multiprocessors, and leaves
-  /// some of them idle. Every launch leaves `flags` zero, so that zeroing them once, where they are allocated, is enough,
-  /// also under CUDA graphs. Launches that may overlap in time need their own pair.
+  /// Both or neither. Without them the sm_90 kernel does not divide the last tiles among the multiprocessors, and
+  /// leaves some of them idle. Every launch leaves `flags` zero, so that zeroing them once, where they are allocated,
+  /// is enough, also under CUDA graphs. Launches that may overlap in time need their own pair.
   void* scratch = nullptr;
   unsigned* flags = nullptr;
 };

@@ -141,10 +141,9 @@ cudaError_t launch_dequantize(const BlockwiseTensor& tensor, T* out, cudaStream_
 /// @param codes  [rows, columns], `scales` [rows], `out` [rows, columns], all on the device
 /// @return cudaErrorInvalidValue for 2^31 rows and more
 template <ScaledFormat Format, Element T>
-requires(!BlockFormat<Format>) cudaError_t
-    launch_dequantize(const typename Format::Code* codes, const float* scales, std::size_t rows, std::size_t columns,
-                      T* out, cudaStream_t stream)
-noexcept {
+  requires(!BlockFormat<Format>)
+cudaError_t launch_dequantize(const typename Format::Code* codes, const float* scales, std::size_t rows,
+                              std::size_t columns, T* out, cudaStream_t stream) noexcept {
   if (rows == 0 || columns == 0) return cudaSuccess;
   if (rows >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
   constexpr int width = 8;

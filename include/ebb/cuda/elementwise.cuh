@@ -182,9 +182,8 @@ struct TimestepEmbedding {
 /// same. Stages that read matrices of their own do so one element at a time: `launch_add` and `launch_gated_residual`
 /// are faster.
 template <class From, Epilogue Stage, Element To>
-requires Element<std::remove_const_t<From>> cudaError_t launch_map(Matrix<From> x, const Stage& stage, Matrix<To> y,
-                                                                   cudaStream_t stream)
-noexcept {
+  requires Element<std::remove_const_t<From>>
+cudaError_t launch_map(Matrix<From> x, const Stage& stage, Matrix<To> y, cudaStream_t stream) noexcept {
   const detail::Map<std::remove_const_t<From>, Stage, To> body{x, stage, y};
   constexpr int width = std::min(vector_width<From>, vector_width<To>);
   return vectorizable(x, y) ? detail::launch_elementwise<width>(y.rows, y.columns, body, stream)
@@ -204,10 +203,10 @@ cudaError_t launch_add(std::type_identity_t<Matrix<const T>> a, std::type_identi
 ///
 /// @param gate [items, columns], of T or float32; `rows_per_item` consecutive rows use one row of it
 template <Element T, class Gate>
-requires Element<std::remove_const_t<Gate>> cudaError_t
-launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matrix<Gate> gate, std::size_t rows_per_item,
-                      std::type_identity_t<Matrix<const T>> residual, Matrix<T> y, cudaStream_t stream)
-noexcept {
+  requires Element<std::remove_const_t<Gate>>
+cudaError_t launch_gated_residual(std::type_identity_t<Matrix<const T>> x, Matrix<Gate> gate, std::size_t rows_per_item,
+                                  std::type_identity_t<Matrix<const T>> residual, Matrix<T> y,
+                                  cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   const detail::AddGated<std::remove_const_t<Gate>, T> body{x, gate, rows_per_item, residual, y};
   return vectorizable(x, gate, residual, y)

@@ -125,7 +125,7 @@ class Recordings {
 /// as it began with, later steps are launches of that graph. Where `prepare` or `done` enters modules that take the
 /// place of such weights, or makes the workspace grow, the next step is recorded anew.
 template <Element T, class Prepare, class Body, class Done>
-requires LoopParts<Prepare, Body, Done>
+  requires LoopParts<Prepare, Body, Done>
 void repeat(const Context<T>& ctx, std::size_t count, Prepare prepare, Body body, Done done) {
   Engine& engine = ctx.engine();
   detail::Recordings recordings(engine, ctx.offload());

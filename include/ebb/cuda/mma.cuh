@@ -27,7 +27,8 @@ __device__ inline float power_of_two(float exponent) {
 
 /// Two floats as T, rounded to nearest even, the first in the low half.
 template <Element T>
-requires(sizeof(T) == 2) __device__ inline std::uint32_t pack_pair(float low, float high) {
+  requires(sizeof(T) == 2)
+__device__ inline std::uint32_t pack_pair(float low, float high) {
   std::uint32_t result;
   if constexpr (dtype_of<T> == DType::bf16)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(result) : "f"(high), "f"(low));
@@ -54,8 +55,8 @@ __device__ inline void load_matrices_transposed(std::uint32_t (&matrices)[4], st
 
 /// d += a * b.
 template <Element T>
-requires(sizeof(T) == 2) __device__
-    inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  requires(sizeof(T) == 2)
+__device__ inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   if constexpr (dtype_of<T> == DType::bf16)
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -73,8 +74,9 @@ requires(sizeof(T) == 2) __device__
 /// The same for 8-bit integers, exact. A product m16n8k32 has four elements of A or B in a register where one of 16-bit
 /// elements has two: the bytes lie alike, so that `load_matrices` serves as it is.
 template <class T>
-requires(std::is_same_v<T, std::int8_t>) __device__
-    inline void multiply_add(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+  requires(std::is_same_v<T, std::int8_t>)
+__device__ inline void multiply_add(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                    std::uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"

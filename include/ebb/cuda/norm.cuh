@@ -304,10 +304,10 @@ cudaError_t launch_layer_norm(std::type_identity_t<Matrix<const T>> x, const flo
 /// @param shift [items, columns], `scale` [items, columns], of T or float32; `rows_per_item` consecutive rows use one
 /// row
 template <Element T, class Modulation>
-requires Element<std::remove_const_t<Modulation>> cudaError_t
-launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift, Matrix<Modulation> scale,
-                           std::size_t rows_per_item, float epsilon, Matrix<T> y, cudaStream_t stream)
-noexcept {
+  requires Element<std::remove_const_t<Modulation>>
+cudaError_t launch_layer_norm_modulate(std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
+                                       Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon, Matrix<T> y,
+                                       cudaStream_t stream) noexcept {
   if (rows_per_item == 0) return cudaErrorInvalidValue;
   return detail::launch_row_norm<true>(x, epsilon,
                                        detail::Modulated<std::remove_const_t<Modulation>>{shift, scale, rows_per_item},

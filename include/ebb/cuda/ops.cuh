@@ -74,7 +74,7 @@ void download(const Context<T>& ctx, std::type_identity_t<std::span<const U>> fr
 // ops/elementwise.hpp
 
 template <Element T, class From, Epilogue Stage, Element To>
-requires Element<std::remove_const_t<From>>
+  requires Element<std::remove_const_t<From>>
 void map(const Context<T>& ctx, Matrix<From> x, Stage stage, Matrix<To> y) {
   check_same_extents("map", x, y);
   check(launch_map(x, stage, y, ctx.stream()));
@@ -174,7 +174,7 @@ void layer_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, 
 }
 
 template <Element T, class Modulation>
-requires Element<std::remove_const_t<Modulation>>
+  requires Element<std::remove_const_t<Modulation>>
 void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
                          Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon, Matrix<T> y) {
   check_row_norm("layer_norm_modulate", x, x.columns, y);

@@ -157,10 +157,9 @@ cudaError_t launch_quantize(const T* values, std::size_t elements, unsigned bloc
 ///
 /// @return cudaErrorInvalidValue for 2^31 rows and more
 template <ScaledFormat Format, Element T>
-requires(!BlockFormat<Format>) cudaError_t
-    launch_quantize(const T* values, std::size_t rows, std::size_t columns, typename Format::Code* codes, float* scales,
-                    unsigned long long* first_not_finite, cudaStream_t stream)
-noexcept {
+  requires(!BlockFormat<Format>)
+cudaError_t launch_quantize(const T* values, std::size_t rows, std::size_t columns, typename Format::Code* codes,
+                            float* scales, unsigned long long* first_not_finite, cudaStream_t stream) noexcept {
   if (rows == 0 || columns == 0) return cudaSuccess;
   if (rows >= (std::size_t{1} << 31)) return cudaErrorInvalidValue;
   detail::quantize_rowwise_kernel<Format, T><<<static_cast<unsigned>(rows), detail::quantize_threads, 0, stream>>>(

@@ -46,7 +46,11 @@ class DeviceBuffer {
 
   T* data() const { return data_.get(); }
   std::size_t size() const { return count_; }
-  std::span<T> bytes() const requires std::is_same_v<T, std::byte> { return {data_.get(), count_}; }
+  std::span<T> bytes() const
+    requires std::is_same_v<T, std::byte>
+  {
+    return {data_.get(), count_};
+  }
 
   /// Copies to the device and waits. `values` has `size()` elements.
   void upload(std::span<const T> values) const {

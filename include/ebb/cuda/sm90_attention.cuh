@@ -314,8 +314,8 @@ bool fits_sm90_attention(const AttentionArguments<T>& a) noexcept {
 ///
 /// @return cudaErrorNotSupported for arguments that `fits_sm90_attention` refuses and for other devices or builds
 template <Element T>
-requires(sizeof(T) == 2) cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t stream)
-noexcept {
+  requires(sizeof(T) == 2)
+cudaError_t launch_sm90_attention(const AttentionArguments<T>& a, cudaStream_t stream) noexcept {
   const AttentionShape& shape = a.shape;
   if (shape.batch == 0 || shape.heads == 0 || shape.query_tokens == 0) return cudaSuccess;
   if (!fits_sm90_attention(a)) return cudaErrorNotSupported;

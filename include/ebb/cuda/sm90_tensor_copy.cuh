@@ -42,10 +42,9 @@ __device__ inline void tensor_store_wait() { asm volatile("cp.async.bulk.wait_gr
 /// Describes [items * tokens, columns] with rows `stride` elements apart for copies of `tile_tokens` rows and
 /// `tile_panels` column panels. Needs `data` and the stride aligned to 16 bytes, and columns a multiple of 64.
 template <Element T>
-requires(sizeof(T) == 2) cudaError_t
-    make_tensor_map(CUtensorMap& map, const T* data, std::size_t items, std::size_t tokens, std::size_t columns,
-                    std::size_t stride, unsigned tile_tokens, unsigned tile_panels)
-noexcept {
+  requires(sizeof(T) == 2)
+cudaError_t make_tensor_map(CUtensorMap& map, const T* data, std::size_t items, std::size_t tokens, std::size_t columns,
+                            std::size_t stride, unsigned tile_tokens, unsigned tile_panels) noexcept {
   // The encoder is a driver function: asking the runtime for it spares every user linking the driver library.
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found{};

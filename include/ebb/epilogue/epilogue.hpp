@@ -12,10 +12,9 @@ namespace ebb {
 /// value with `float operator()(float value, std::size_t row, std::size_t column) const`, callable on the device too.
 /// A stage may read the element of the target that it is about to replace (in-place residuals), no other one.
 template <class Stage>
-concept Epilogue = std::is_trivially_copyable_v<Stage> &&
-                   requires(const Stage& stage, float value, std::size_t at) {
-                     { stage(value, at, at) } -> std::same_as<float>;
-                   };
+concept Epilogue = std::is_trivially_copyable_v<Stage> && requires(const Stage& stage, float value, std::size_t at) {
+  { stage(value, at, at) } -> std::same_as<float>;
+};
 
 /// Leaves the value as it is.
 struct Identity {

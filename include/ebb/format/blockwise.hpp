@@ -34,20 +34,15 @@ inline constexpr std::size_t nested_map_size = 256;
 // subtracted.
 inline constexpr std::size_t nested_map_at = 0;
 inline constexpr std::size_t nested_scales_at = nested_map_size * sizeof(float);
-constexpr std::size_t nested_mean_at(const SegmentLayout& layout) {
-  return layout.nested_bytes - sizeof(float);
-}
+constexpr std::size_t nested_mean_at(const SegmentLayout& layout) { return layout.nested_bytes - sizeof(float); }
 
 /// Block sizes that bitsandbytes accepts for 4-bit formats.
-constexpr bool is_block_size(std::size_t size) {
-  return size >= 32 && size <= 4096 && std::has_single_bit(size);
-}
+constexpr bool is_block_size(std::size_t size) { return size >= 32 && size <= 4096 && std::has_single_bit(size); }
 
 /// @throws ConfigError for a block size that is not a power of two from 32 to 4096
 constexpr void check_block_size(std::size_t size) {
   if (!is_block_size(size))
-    throw ConfigError(
-        concat("block size ", size, ": expected one of 32, 64, 128, 256, 512, 1024, 2048, 4096"));
+    throw ConfigError(concat("block size ", size, ": expected one of 32, 64, 128, 256, 512, 1024, 2048, 4096"));
 }
 
 namespace detail {
@@ -69,8 +64,7 @@ struct Blockwise4 {
     if (options.nested == DoubleQuantization::off)
       return layout_of_parts(packed_bytes(elements), checked_product(blocks, sizeof(float)));
     const std::size_t nested_scales = ceil_divide(blocks, nested_block_size);
-    return layout_of_parts(packed_bytes(elements), blocks,
-                           (nested_map_size + nested_scales + 1) * sizeof(float));
+    return layout_of_parts(packed_bytes(elements), blocks, (nested_map_size + nested_scales + 1) * sizeof(float));
   }
 
   /// The stored scale is the largest magnitude of the block.

@@ -25,8 +25,7 @@ constexpr std::array<float, nested_map_size> make_dynamic_map() {
     const float step = (1.0f - 0.1f) / static_cast<float>(items);
     const auto boundary = [=](std::size_t index) {
       const double wide = step;
-      if (index < (items + 1) / 2)
-        return static_cast<float>(double{0.1f} + wide * static_cast<double>(index));
+      if (index < (items + 1) / 2) return static_cast<float>(double{0.1f} + wide * static_cast<double>(index));
       return static_cast<float>(1.0 - wide * static_cast<double>(items - index));
     };
     for (std::size_t item = 0; item < items; ++item) {
@@ -93,13 +92,12 @@ constexpr void quantize_scales(std::span<const float> scales, float mean, std::s
     }
     nested_scales[block] = largest;
     if (largest == 0.0f) {
-      std::fill(codes.begin() + static_cast<std::ptrdiff_t>(begin),
-                codes.begin() + static_cast<std::ptrdiff_t>(end), std::uint8_t{0});
+      std::fill(codes.begin() + static_cast<std::ptrdiff_t>(begin), codes.begin() + static_cast<std::ptrdiff_t>(end),
+                std::uint8_t{0});
       continue;
     }
     const float inverse = 1.0f / largest;
-    for (std::size_t i = begin; i < end; ++i)
-      codes[i] = dynamic_code((scales[i] - mean) * inverse, dynamic_map.data());
+    for (std::size_t i = begin; i < end; ++i) codes[i] = dynamic_code((scales[i] - mean) * inverse, dynamic_map.data());
   }
 }
 

@@ -69,17 +69,16 @@ constexpr SegmentLayout layout_of_parts(std::size_t codes_bytes, std::size_t sca
 /// together, which for scaled formats share one scale. `encode(x, inverse)` and `decode(code, scale)` treat
 /// one element; dense formats ignore the second argument.
 template <class Format>
-concept QuantFormat = std::default_initializable<typename Format::Options> &&
-    std::equality_comparable<typename Format::Options> &&
-    requires(const Shape& shape, const typename Format::Options& options, float x,
-             typename Format::Code code) {
-  { Format::name } -> std::convertible_to<std::string_view>;
-  { Format::bits } -> std::convertible_to<std::size_t>;
-  { Format::layout(shape, options) } -> std::same_as<SegmentLayout>;
-  { Format::group(shape, options) } -> std::same_as<std::size_t>;
-  { Format::encode(x, x) } -> std::same_as<typename Format::Code>;
-  { Format::decode(code, x) } -> std::same_as<float>;
-};
+concept QuantFormat =
+    std::default_initializable<typename Format::Options> && std::equality_comparable<typename Format::Options> &&
+    requires(const Shape& shape, const typename Format::Options& options, float x, typename Format::Code code) {
+      { Format::name } -> std::convertible_to<std::string_view>;
+      { Format::bits } -> std::convertible_to<std::size_t>;
+      { Format::layout(shape, options) } -> std::same_as<SegmentLayout>;
+      { Format::group(shape, options) } -> std::same_as<std::size_t>;
+      { Format::encode(x, x) } -> std::same_as<typename Format::Code>;
+      { Format::decode(code, x) } -> std::same_as<float>;
+    };
 
 /// A format with one scale a group: `scale_of(absmax)` is what is stored, `inverse_of(absmax)` the factor
 /// that brings the group's elements into the range of `encode`.

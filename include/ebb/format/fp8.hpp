@@ -23,9 +23,7 @@ struct FP8 {
   static constexpr float largest = 448.0f;
 
   static constexpr std::size_t group(const Shape& shape, const Options&) { return columns_of(shape); }
-  static constexpr SegmentLayout layout(const Shape& shape, const Options&) {
-    return detail::rowwise_layout(shape);
-  }
+  static constexpr SegmentLayout layout(const Shape& shape, const Options&) { return detail::rowwise_layout(shape); }
 
   EBB_HOST_DEVICE static constexpr float scale_of(float absmax) { return absmax / largest; }
   /// 0, and thus codes 0, for a row of zeros or of numbers so small (2^-119) that the quotient could
@@ -33,12 +31,8 @@ struct FP8 {
   EBB_HOST_DEVICE static constexpr float inverse_of(float absmax) {
     return absmax < 0x1p-119f ? 0.0f : largest / absmax;
   }
-  EBB_HOST_DEVICE static constexpr std::uint8_t encode(float value, float inverse) {
-    return bits_of(value * inverse);
-  }
-  EBB_HOST_DEVICE static constexpr float decode(std::uint8_t code, float scale) {
-    return value_of(code) * scale;
-  }
+  EBB_HOST_DEVICE static constexpr std::uint8_t encode(float value, float inverse) { return bits_of(value * inverse); }
+  EBB_HOST_DEVICE static constexpr float decode(std::uint8_t code, float scale) { return value_of(code) * scale; }
 
   /// float32 to E4M3FN bits: round to nearest even, saturating at 448; NaN becomes 0x7f with its sign.
   EBB_HOST_DEVICE static constexpr std::uint8_t bits_of(float value) {

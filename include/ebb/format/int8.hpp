@@ -45,9 +45,7 @@ struct INT8 {
   static constexpr std::size_t bits = 8;
 
   static constexpr std::size_t group(const Shape& shape, const Options&) { return columns_of(shape); }
-  static constexpr SegmentLayout layout(const Shape& shape, const Options&) {
-    return detail::rowwise_layout(shape);
-  }
+  static constexpr SegmentLayout layout(const Shape& shape, const Options&) { return detail::rowwise_layout(shape); }
 
   /// What is quantized in place of `value`: its float16 neighbour.
   EBB_HOST_DEVICE static constexpr float prepare(float value) { return detail::round_to_float16(value); }
@@ -75,7 +73,6 @@ struct INT8 {
   }
 };
 static_assert(ScaledFormat<INT8>);
-static_assert(INT8::encode(2.5f, 1.0f) == 2 && INT8::encode(3.5f, 1.0f) == 4 &&
-              INT8::encode(-127.0f, 1.0f) == -127);
+static_assert(INT8::encode(2.5f, 1.0f) == 2 && INT8::encode(3.5f, 1.0f) == 4 && INT8::encode(-127.0f, 1.0f) == -127);
 
 }  // namespace ebb

@@ -44,10 +44,9 @@ struct NF4 : detail::Blockwise4 {
   /// Four of the exact midpoints (0, 8, 12, 14) lie halfway between two float32 numbers, and there the
   /// literals round to the other one than float32 arithmetic, and with it the CPU backend, does.
   static constexpr std::array<float, 15> thresholds = {
-      -0.8480964004993439f,  -0.6106329262256622f,  -0.4599952697753906f,   -0.33967943489551544f,
-      -0.23460740596055984f, -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f,
-      0.1202552504837513f,   0.2035212516784668f,   0.2920137718319893f,    0.3893125355243683f,
-      0.5016634166240692f,   0.6427869200706482f,   0.8614784181118011f};
+      -0.8480964004993439f,  -0.6106329262256622f,   -0.4599952697753906f, -0.33967943489551544f, -0.23460740596055984f,
+      -0.13791173323988914f, -0.045525018125772476f, 0.03979014977812767f, 0.1202552504837513f,   0.2035212516784668f,
+      0.2920137718319893f,   0.3893125355243683f,    0.5016634166240692f,  0.6427869200706482f,   0.8614784181118011f};
 
   /// Code of `value`, whose block has 1 / absmax = `inverse`. Branch-free: the number of thresholds below.
   EBB_HOST_DEVICE static constexpr std::uint8_t encode(float value, float inverse) {

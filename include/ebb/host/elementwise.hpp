@@ -18,7 +18,7 @@ namespace ebb::host {
 
 /// See ops/elementwise.hpp.
 template <Element T, class From, Epilogue Stage, Element To>
-requires Element<std::remove_const_t<From>>
+  requires Element<std::remove_const_t<From>>
 void map(const Context<T>&, Matrix<From> x, Stage stage, Matrix<To> y) {
   check_same_extents("map", x, y);
   for (std::size_t row = 0; row < x.rows; ++row)

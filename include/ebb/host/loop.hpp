@@ -11,7 +11,7 @@ namespace ebb::host {
 
 /// See ops/loop.hpp.
 template <Element T, class Prepare, class Body, class Done>
-requires LoopParts<Prepare, Body, Done>
+  requires LoopParts<Prepare, Body, Done>
 void repeat(const Context<T>&, std::size_t count, Prepare prepare, Body body, Done done) {
   for (std::size_t step = 0; step < count; ++step) {
     const auto start = std::chrono::steady_clock::now();

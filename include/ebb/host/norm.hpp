@@ -83,7 +83,7 @@ void layer_norm(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, 
 
 /// See ops/norm.hpp.
 template <Element T, class Modulation>
-requires Element<std::remove_const_t<Modulation>>
+  requires Element<std::remove_const_t<Modulation>>
 void layer_norm_modulate(const Context<T>& ctx, std::type_identity_t<Matrix<const T>> x, Matrix<Modulation> shift,
                          Matrix<Modulation> scale, std::size_t rows_per_item, float epsilon, Matrix<T> y) {
   check_row_norm("layer_norm_modulate", x, x.columns, y);

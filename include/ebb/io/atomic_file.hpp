@@ -86,8 +86,7 @@ class AtomicFile {
     const auto status = std::filesystem::status(target_, failure);
     if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
       throw FileError(concat(target.string(), ": cannot be written: exists and is no regular file"));
-    if (!target_.has_filename())
-      throw FileError(concat("\"", target.string(), "\": cannot be written: names no file"));
+    if (!target_.has_filename()) throw FileError(concat("\"", target.string(), "\": cannot be written: names no file"));
     open_partial();
   }
   AtomicFile(AtomicFile&& other) noexcept

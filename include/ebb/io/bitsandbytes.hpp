@@ -260,7 +260,7 @@ inline std::optional<FormatChoice> stored_choice(const Checkpoint& checkpoint, s
 /// options that `stored_choice` returns. @throws FileError for damaged parts, ConfigError when the formats differ,
 /// ShapeError when the segment is too small
 template <QuantFormat Format>
-requires BlockFormat<Format> || std::is_same_v<Format, INT8>
+  requires BlockFormat<Format> || std::is_same_v<Format, INT8>
 void read_into(const Checkpoint& checkpoint, std::string_view name, const QuantizedTensor<Format>& target,
                std::span<std::byte> segment) {
   if (segment.size() < target.bytes())

@@ -31,7 +31,9 @@ class Json {
   /// null
   Json() = default;
   Json(std::same_as<bool> auto value) : value_(value) {}
-  Json(std::integral auto value) requires(!std::same_as<decltype(value), bool>) {
+  Json(std::integral auto value)
+    requires(!std::same_as<decltype(value), bool>)
+  {
     if (value > 0 && static_cast<std::uint64_t>(value) > std::numeric_limits<std::int64_t>::max())
       value_ = static_cast<double>(value);
     else

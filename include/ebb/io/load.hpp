@@ -30,9 +30,9 @@ namespace ebb {
 
 /// How a component's parameters become what is kept in memory.
 struct LoadOptions {
-  FormatChoice format;                // of the weights of linears; dense leaves them as they are
-  std::vector<std::string> skip;      // modules that stay dense, see is_skipped
-  DType compute = DType::f32;         // type of the activations: dense weights of a wider type are rounded to it
+  FormatChoice format;            // of the weights of linears; dense leaves them as they are
+  std::vector<std::string> skip;  // modules that stay dense, see is_skipped
+  DType compute = DType::f32;     // type of the activations: dense weights of a wider type are rounded to it
   int threads = 1;
 };
 
@@ -252,11 +252,10 @@ class Loader {
       if (const auto owner = bitsandbytes::weight_of(name);
           owner && std::binary_search(used.begin(), used.end(), *owner))
         continue;
-      const bool known =
-          std::any_of(conventions_.unused_prefixes.begin(), conventions_.unused_prefixes.end(),
-                      [&](const std::string& prefix) { return name.starts_with(prefix); }) ||
-          std::any_of(conventions_.aliases.begin(), conventions_.aliases.end(),
-                      [&](const auto& alias) { return alias.second == name || alias.first == name; });
+      const bool known = std::any_of(conventions_.unused_prefixes.begin(), conventions_.unused_prefixes.end(),
+                                     [&](const std::string& prefix) { return name.starts_with(prefix); }) ||
+                         std::any_of(conventions_.aliases.begin(), conventions_.aliases.end(),
+                                     [&](const auto& alias) { return alias.second == name || alias.first == name; });
       if (!known)
         throw FileError(concat(checkpoint_.file_of(name).string(), ": tensor '", name,
                                "' is not part of the model that config.json describes: expected ", jobs_.size(),

@@ -65,8 +65,7 @@ class QuantizationPlan {
       const std::size_t equals = entry.find('=');
       if (equals == std::string_view::npos || equals == 0 || equals + 1 == entry.size())
         throw ConfigError(concat("quantization: expected COMPONENT=FORMAT, found '", entry, "'"));
-      const auto [at, fresh] =
-          plan.formats_.emplace(entry.substr(0, equals), choose(entry.substr(equals + 1)));
+      const auto [at, fresh] = plan.formats_.emplace(entry.substr(0, equals), choose(entry.substr(equals + 1)));
       if (!fresh) throw ConfigError(concat("quantization: component '", at->first, "' is named twice"));
     }
     return plan;
@@ -87,8 +86,7 @@ class QuantizationPlan {
       if (std::find(existing.begin(), existing.end(), component) == existing.end()) {
         std::string known;
         for (const std::string& each : existing) known += (known.empty() ? "" : ", ") + each;
-        throw ConfigError(
-            concat("quantization: there is no component '", component, "': this pipeline has ", known));
+        throw ConfigError(concat("quantization: there is no component '", component, "': this pipeline has ", known));
       }
   }
 

@@ -36,7 +36,8 @@ struct TensorView {
 
 /// Element `index` of a tensor whose elements are T. The caller has checked dtype and range.
 template <class T>
-requires std::is_trivially_copyable_v<T> T element(const TensorView& tensor, std::size_t index) {
+  requires std::is_trivially_copyable_v<T>
+T element(const TensorView& tensor, std::size_t index) {
   T value;
   std::memcpy(&value, tensor.bytes.data() + index * sizeof(T), sizeof(T));
   return value;

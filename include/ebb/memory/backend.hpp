@@ -20,17 +20,16 @@ namespace ebb {
 /// `computes_on_home_memory`: kernels can read home memory where it lies, so that what never moves needs no copy.
 template <class Candidate>
 concept Backend = std::copyable<typename Candidate::Stream> && std::movable<typename Candidate::Event> &&
-    requires(Candidate& backend, typename Candidate::Stream stream, typename Candidate::Event& event, std::byte* target,
-             const std::byte* source, std::size_t bytes) {
-  { backend.create_event() } -> std::same_as<typename Candidate::Event>;
-  { backend.destroy_event(event) }
-  noexcept;
-  backend.record(event, stream);
-  backend.wait(stream, event);
-  backend.copy(target, source, bytes, stream);
-  backend.synchronize(stream);
-  { Candidate::computes_on_home_memory } -> std::convertible_to<bool>;
-};
+                  requires(Candidate& backend, typename Candidate::Stream stream, typename Candidate::Event& event,
+                           std::byte* target, const std::byte* source, std::size_t bytes) {
+                    { backend.create_event() } -> std::same_as<typename Candidate::Event>;
+                    { backend.destroy_event(event) } noexcept;
+                    backend.record(event, stream);
+                    backend.wait(stream, event);
+                    backend.copy(target, source, bytes, stream);
+                    backend.synchronize(stream);
+                    { Candidate::computes_on_home_memory } -> std::convertible_to<bool>;
+                  };
 
 /// An event that its scope owns.
 template <Backend Device>

@@ -122,9 +122,9 @@ concept Parameter = detail::is_parameter<std::remove_cv_t<T>>;
 /// member that it leaves out is a plain `config`, where there is one. A forgotten member does not compile, and neither
 /// do more than 64.
 template <class T>
-concept Module = std::is_aggregate_v<T> && requires { T::members(); } &&
-                 (std::tuple_size_v<decltype(T::members())> + (requires(T module) { module.config; } ? 1 : 0) ==
-                  detail::arity<T>());
+concept Module =
+    std::is_aggregate_v<T> && requires { T::members(); } &&
+    (std::tuple_size_v<decltype(T::members())> + (requires(T module) { module.config; } ? 1 : 0) == detail::arity<T>());
 
 /// A module that holds parameters, and nothing else: what leaf-level offload moves.
 template <class T>

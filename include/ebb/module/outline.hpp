@@ -26,9 +26,9 @@ struct ParameterReference {
 };
 
 /// The run-time picture of a model's members: what lies where in the component's home arena.
-/// First come the parameters that stay at home, then those of hoisted modules, then all others; in each part they follow
-/// one another in `members()` order, so that every module is one contiguous byte range. Holds pointers into the model,
-/// which must not move.
+/// First come the parameters that stay at home, then those of hoisted modules, then all others; in each part they
+/// follow one another in `members()` order, so that every module is one contiguous byte range. Holds pointers into the
+/// model, which must not move.
 struct Outline {
   std::string name;
   ModuleId id;
@@ -64,7 +64,8 @@ void for_each_parameter(M& module, Visit&& visit, const std::string& path = {}) 
   for_each_member(module, [&]<class Member>(std::string_view name, Member& member) {
     const std::string here = join_path(path, name);
     if constexpr (Parameter<Member>) {
-      static_assert(LeafModule<M> || !Parameter<Member>, "a module holds either parameters or modules: wrap the parameter in a leaf");
+      static_assert(LeafModule<M> || !Parameter<Member>,
+                    "a module holds either parameters or modules: wrap the parameter in a leaf");
       visit(here, member, module);
     } else if constexpr (detail::is_repeat<Member>) {
       for (std::size_t index = 0; index < member.size(); ++index)

@@ -28,9 +28,9 @@ ModuleId id_of(const Module& module) {
 /// What moves as a whole: a contiguous byte range [begin, end) of a component's home arena, needed from the
 /// call of any of `modules` on.
 struct Unit {
-  std::string name;            // dotted path of the (first) module, for messages, traces and reports
-  std::size_t begin = 0;       // byte offset in the home arena
-  std::size_t end = 0;         // one past the last byte
+  std::string name;       // dotted path of the (first) module, for messages, traces and reports
+  std::size_t begin = 0;  // byte offset in the home arena
+  std::size_t end = 0;    // one past the last byte
   std::vector<ModuleId> modules;
   std::size_t bytes() const { return end - begin; }
 };

@@ -16,9 +16,7 @@ struct Conv2d {
   Vector bias;         // [outputs]
   static constexpr bool stored_channels_first = true;
 
-  static consteval auto members() {
-    return std::tuple{field{"weight", &Conv2d::weight}, field{"bias", &Conv2d::bias}};
-  }
+  static consteval auto members() { return std::tuple{field{"weight", &Conv2d::weight}, field{"bias", &Conv2d::bias}}; }
   static Conv2d make(std::size_t inputs, std::size_t outputs, std::size_t kernel) {
     return {DenseTensor(Shape{outputs, kernel, kernel, inputs}), Vector(Shape{outputs})};
   }
@@ -40,9 +38,7 @@ struct Conv3d {
   Vector bias;         // [outputs]
   static constexpr bool stored_channels_first = true;
 
-  static consteval auto members() {
-    return std::tuple{field{"weight", &Conv3d::weight}, field{"bias", &Conv3d::bias}};
-  }
+  static consteval auto members() { return std::tuple{field{"weight", &Conv3d::weight}, field{"bias", &Conv3d::bias}}; }
   static Conv3d make(std::size_t inputs, std::size_t outputs, std::size_t depth, std::size_t kernel) {
     return {DenseTensor(Shape{outputs, depth, kernel, kernel, inputs}), Vector(Shape{outputs})};
   }

@@ -14,9 +14,7 @@ struct Linear {
   AnyTensor weight;  // [outputs, inputs]
   Vector bias;       // [outputs]
 
-  static consteval auto members() {
-    return std::tuple{field{"weight", &Linear::weight}, field{"bias", &Linear::bias}};
-  }
+  static consteval auto members() { return std::tuple{field{"weight", &Linear::weight}, field{"bias", &Linear::bias}}; }
   static Linear make(std::size_t inputs, std::size_t outputs) {
     return {AnyTensor(Shape{outputs, inputs}), Vector(Shape{outputs})};
   }
@@ -37,9 +35,7 @@ struct Projection {
   AnyTensor weight;  // [outputs, inputs]
 
   static consteval auto members() { return std::tuple{field{"weight", &Projection::weight}}; }
-  static Projection make(std::size_t inputs, std::size_t outputs) {
-    return {AnyTensor(Shape{outputs, inputs})};
-  }
+  static Projection make(std::size_t inputs, std::size_t outputs) { return {AnyTensor(Shape{outputs, inputs})}; }
   std::size_t outputs() const { return weight.shape()[0]; }
 
   /// x [tokens, inputs] -> y [tokens, outputs]

@@ -26,8 +26,7 @@ struct LayerNorm {
     return {Vector(Shape{width}), Vector(Shape{width}), {epsilon}};
   }
   template <class Context>
-  void forward(Context& ctx, Matrix<const typename Context::element> x,
-               Matrix<typename Context::element> y) const {
+  void forward(Context& ctx, Matrix<const typename Context::element> x, Matrix<typename Context::element> y) const {
     layer_norm(ctx, x, weight.values(), bias.values(), config.epsilon, y);
   }
 };
@@ -41,8 +40,7 @@ struct RMSNorm {
   static consteval auto members() { return std::tuple{field{"weight", &RMSNorm::weight}}; }
   static RMSNorm make(std::size_t width, float epsilon) { return {Vector(Shape{width}), {epsilon}}; }
   template <class Context>
-  void forward(Context& ctx, Matrix<const typename Context::element> x,
-               Matrix<typename Context::element> y) const {
+  void forward(Context& ctx, Matrix<const typename Context::element> x, Matrix<typename Context::element> y) const {
     rms_norm(ctx, x, weight.values(), config.epsilon, Activation::none, y);
   }
 };

@@ -150,7 +150,7 @@ class OffloadSpec {
  public:
   OffloadSpec() = default;
   template <class Policy>
-  requires(!std::same_as<Policy, OffloadSpec>) && OffloadPolicy<Policy>
+    requires(!std::same_as<Policy, OffloadSpec>) && OffloadPolicy<Policy>
   explicit OffloadSpec(Policy policy) : policy_(std::move(policy)) {}
 
   /// Reads "none", "model", "block", "block:N", "leaf" or "budget:BYTES".

@@ -12,7 +12,7 @@ namespace ebb {
 ///                         end the loop
 /// On return all steps have run.
 template <class Prepare, class Body, class Done>
-concept LoopParts = std::invocable<Prepare&, std::size_t> && std::invocable<Body&> &&
-                    std::invocable<Done&, std::size_t, double>;
+concept LoopParts =
+    std::invocable<Prepare&, std::size_t> && std::invocable<Body&> && std::invocable<Done&, std::size_t, double>;
 
 }  // namespace ebb

@@ -33,8 +33,8 @@ class AnyOf {
 
   /// Makes this an unbound tensor of `Format`. @throws ConfigError for impossible options
   template <QuantFormat Format>
-  requires can_hold<Format> QuantizedTensor<Format>
-  &emplace(Shape shape, typename Format::Options options = {}) {
+    requires can_hold<Format>
+  QuantizedTensor<Format>& emplace(Shape shape, typename Format::Options options = {}) {
     return tensor_.template emplace<QuantizedTensor<Format>>(shape, options);
   }
 
@@ -65,11 +65,13 @@ class AnyOf {
   }
 
   template <class Format>
-  requires can_hold<Format>
-  bool holds() const { return std::holds_alternative<QuantizedTensor<Format>>(tensor_); }
+    requires can_hold<Format>
+  bool holds() const {
+    return std::holds_alternative<QuantizedTensor<Format>>(tensor_);
+  }
   /// @throws ConfigError when the tensor has another format
   template <class Format>
-  requires can_hold<Format>
+    requires can_hold<Format>
   const QuantizedTensor<Format>& get() const {
     if (const auto* tensor = std::get_if<QuantizedTensor<Format>>(&tensor_)) return *tensor;
     throw ConfigError(concat("a tensor of shape ", shape().text(), " has format ", format_name(), " where ",

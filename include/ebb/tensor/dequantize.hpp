@@ -29,8 +29,7 @@ inline constexpr auto values_of_byte = [] {
 
 inline constexpr auto values_of_fp8 = [] {
   std::array<float, 256> table{};
-  for (std::size_t code = 0; code < table.size(); ++code)
-    table[code] = FP8::value_of(static_cast<std::uint8_t>(code));
+  for (std::size_t code = 0; code < table.size(); ++code) table[code] = FP8::value_of(static_cast<std::uint8_t>(code));
   return table;
 }();
 
@@ -47,8 +46,7 @@ void unpack(const std::uint8_t* codes, std::size_t first, std::size_t count, flo
 
 /// Elements [first, first + out.size()), all of one group with scale `scale`.
 template <ScaledFormat Format, Element T>
-void dequantize_run(std::span<const typename Format::Code> codes, std::size_t first, float scale,
-                    std::span<T> out) {
+void dequantize_run(std::span<const typename Format::Code> codes, std::size_t first, float scale, std::span<T> out) {
   if constexpr (BlockFormat<Format>) {
     alignas(64) std::array<float, 256> buffer;
     for (std::size_t begin = 0; begin < out.size(); begin += buffer.size()) {

@@ -33,12 +33,10 @@ class Quantizer {
   Quantizer(const QuantizedTensor<Format>& target, std::span<std::byte> segment, std::string_view tensor_name)
       : target_(target), segment_(segment), tensor_name_(tensor_name) {
     if (segment.size() < target.bytes())
-      throw ShapeError(concat("tensor '", tensor_name, "': shape ", target.shape().text(), " in ",
-                              Format::name, " needs a segment of ", target.bytes(), " bytes, found ",
-                              segment.size()));
+      throw ShapeError(concat("tensor '", tensor_name, "': shape ", target.shape().text(), " in ", Format::name,
+                              " needs a segment of ", target.bytes(), " bytes, found ", segment.size()));
     if (reinterpret_cast<std::uintptr_t>(segment.data()) % alignof(float) != 0)
-      throw ShapeError(
-          concat("tensor '", tensor_name, "': the segment is not aligned to ", alignof(float), " bytes"));
+      throw ShapeError(concat("tensor '", tensor_name, "': the segment is not aligned to ", alignof(float), " bytes"));
     if (nested()) absmax_.resize(target.groups());
   }
 
@@ -70,10 +68,9 @@ class Quantizer {
         const float mean = mean_of_scales(absmax_);
         std::memcpy(state + nested_map_at, dynamic_map.data(), sizeof(dynamic_map));
         std::memcpy(state + nested_mean_at(layout), &mean, sizeof(mean));
-        quantize_scales(
-            absmax_, mean,
-            {reinterpret_cast<std::uint8_t*>(segment_.data() + layout.scales_offset), groups()},
-            {reinterpret_cast<float*>(state + nested_scales_at), ceil_divide(groups(), nested_block_size)});
+        quantize_scales(absmax_, mean,
+                        {reinterpret_cast<std::uint8_t*>(segment_.data() + layout.scales_offset), groups()},
+                        {reinterpret_cast<float*>(state + nested_scales_at), ceil_divide(groups(), nested_block_size)});
       }
     }
     clear(layout.codes_offset + layout.codes_bytes, layout.scales_offset);
@@ -88,8 +85,8 @@ class Quantizer {
 
   void check_range(std::size_t first_group, std::size_t count) const {
     const std::size_t size = target_.group();
-    const bool inside = first_group <= groups() &&
-                        count <= target_.elements() - std::min(target_.elements(), first_group * size);
+    const bool inside =
+        first_group <= groups() && count <= target_.elements() - std::min(target_.elements(), first_group * size);
     if (!inside || (count != 0 && count % size != 0 && first_group * size + count != target_.elements()))
       throw ShapeError(concat("tensor '", tensor_name_, "': ", count, " values from group ", first_group,
                               " on do not make whole groups of ", size, " in a tensor of shape ",
@@ -160,8 +157,7 @@ class Quantizer {
     for (std::size_t i = 0; i < count; ++i) codes[i] = Format::encode(values[i], inverse);
     if (count % 2 != 0) codes[count] = Format::encode(0.0f, inverse);
     auto* out = reinterpret_cast<std::uint8_t*>(segment_.data()) + first / 2;
-    for (std::size_t i = 0; i < packed_bytes(count); ++i)
-      out[i] = pack_nibbles(codes[2 * i], codes[2 * i + 1]);
+    for (std::size_t i = 0; i < packed_bytes(count); ++i) out[i] = pack_nibbles(codes[2 * i], codes[2 * i + 1]);
   }
 
   template <Element T>
@@ -192,8 +188,8 @@ template <QuantFormat Format, Element T>
 void quantize(std::span<const T> values, const QuantizedTensor<Format>& target, std::span<std::byte> segment,
               std::string_view tensor_name) {
   if (values.size() != target.elements())
-    throw ShapeError(concat("tensor '", tensor_name, "': shape ", target.shape().text(), " has ",
-                            target.elements(), " elements, found ", values.size()));
+    throw ShapeError(concat("tensor '", tensor_name, "': shape ", target.shape().text(), " has ", target.elements(),
+                            " elements, found ", values.size()));
   Quantizer<Format> quantizer(target, segment, tensor_name);
   quantizer.encode(0, values);
   quantizer.finish();

@@ -58,12 +58,16 @@ class QuantizedTensor {
   }
 
   /// The elements, row-major.
-  std::span<const Code> values() const requires DenseFormat<Format> {
+  std::span<const Code> values() const
+    requires DenseFormat<Format>
+  {
     return part<Code>(layout_.codes_offset, elements_);
   }
 
   /// The codes, row-major: one each element, or for 4-bit formats one byte each two elements.
-  std::span<const Code> codes() const requires ScaledFormat<Format> {
+  std::span<const Code> codes() const
+    requires ScaledFormat<Format>
+  {
     return part<Code>(layout_.codes_offset, layout_.codes_bytes / sizeof(Code));
   }
 
@@ -71,34 +75,44 @@ class QuantizedTensor {
   bool nested() const { return layout_.nested_bytes != 0; }
 
   /// One float32 scale a group. @throws ConfigError under double quantization
-  std::span<const float> scales() const requires ScaledFormat<Format> {
+  std::span<const float> scales() const
+    requires ScaledFormat<Format>
+  {
     if (nested())
-      throw ConfigError(
-          "the scales of this tensor are quantized themselves: read scale_codes(), not scales()");
+      throw ConfigError("the scales of this tensor are quantized themselves: read scale_codes(), not scales()");
     return part<float>(layout_.scales_offset, groups());
   }
 
   /// One 8-bit code a block. @throws ConfigError without double quantization (so do the other nested parts)
-  std::span<const std::uint8_t> scale_codes() const requires BlockFormat<Format> {
+  std::span<const std::uint8_t> scale_codes() const
+    requires BlockFormat<Format>
+  {
     return nested_part<std::uint8_t>(layout_.scales_offset, groups());
   }
   /// The 256 values of scale codes.
-  std::span<const float> nested_map() const requires BlockFormat<Format> {
+  std::span<const float> nested_map() const
+    requires BlockFormat<Format>
+  {
     return nested_part<float>(layout_.nested_offset + nested_map_at, nested_map_size);
   }
   /// One float32 for each 256 blocks.
-  std::span<const float> nested_scales() const requires BlockFormat<Format> {
-    return nested_part<float>(layout_.nested_offset + nested_scales_at,
-                              ceil_divide(groups(), nested_block_size));
+  std::span<const float> nested_scales() const
+    requires BlockFormat<Format>
+  {
+    return nested_part<float>(layout_.nested_offset + nested_scales_at, ceil_divide(groups(), nested_block_size));
   }
   /// Address of the float32 mean that was subtracted from the scales (bitsandbytes calls it offset).
-  const float* nested_offset() const requires BlockFormat<Format> {
+  const float* nested_offset() const
+    requires BlockFormat<Format>
+  {
     return nested_part<float>(layout_.nested_offset + nested_mean_at(layout_), 1).data();
   }
 
   /// The float32 scale of one group; under double quantization map[code] * nested scale + offset, each
   /// operation rounded. Reads memory: host segments only.
-  float scale(std::size_t group) const requires ScaledFormat<Format> {
+  float scale(std::size_t group) const
+    requires ScaledFormat<Format>
+  {
     require(group < groups(), "scale: there is no such group in the tensor");
     if constexpr (BlockFormat<Format>) {
       if (nested())
