@@ -39,6 +39,9 @@ row() {
   mkdir -p "$folder"
   "$programs/examples/wan" "$@" "${arguments[@]}" --height 96 --width 96 --num-frames 17 --steps 20 --guidance 3 \
     --fps 8 --output "$folder/video.y4m" --report "$folder/report.json"
+  if [ ${#prompts[@]} -eq 1 ]; then # a single video has no number in its name
+    mv "$folder/video.y4m" "$folder/video-0.y4m"
+  fi
   for number in "${!prompts[@]}"; do
     if "$programs/tests/judge" "$folder/video-$number.y4m" --prompt "${prompts[number]}" >"$folder/$number.json"; then
       right=$((right + 1))
