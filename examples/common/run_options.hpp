@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "common/command_line.hpp"
 #include "common/engine.hpp"
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/error.hpp"
@@ -47,6 +48,7 @@ struct RunOptions {
                    "FORMAT for every component, or COMPONENT=FORMAT,...; formats: none, nf4, fp4, int8, fp8")
         ->group(quantization);
     app.add_option("--block-size", block_size, "elements a scale (nf4, fp4): 32 to 4096, a power of two")
+        ->check(whole_number())
         ->capture_default_str()
         ->group(quantization);
     app.add_flag("--double-quant", double_quant, "quantize the scales too (nf4, fp4)")->group(quantization);
@@ -72,6 +74,7 @@ struct RunOptions {
                    "directory for the weights' home: files with a content hash, reused when it matches")
         ->group(memory);
     app.add_option("--lookahead", lookahead, "units fetched ahead of the one in use (block: 1, leaf and budget: 2)")
+        ->check(whole_number())
         ->group(memory);
 
     const auto machine = "Machine";

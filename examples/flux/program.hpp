@@ -76,6 +76,13 @@ inline std::vector<examples::PngText> metadata(const Options& options, const Req
   return {{"parameters", parameters}, {"Software", "ebb flux"}};
 }
 
+/// Says before minutes of work what would fail after them. @throws ConfigError, FileError
+inline void check_output(const Options& options, const Request& request) {
+  if (std::filesystem::path(options.output).extension() != ".png")
+    throw ConfigError(concat("--output \"", options.output, "\": expected a name that ends in .png"));
+  examples::check_writable(examples::numbered(options.output, 0, request.batch()));
+}
+
 inline void write_pictures(const Options& options, const Request& request, const Result& result) {
   for (std::size_t index = 0; index < result.pictures.size(); ++index) {
     const Picture& picture = result.pictures[index];
@@ -92,7 +99,7 @@ inline void write_pictures(const Options& options, const Request& request, const
 inline void run(const Options& options, std::ostream& out) {
   Request request = detail::request_of(options);
   examples::Run<Pipeline> run(options, request, [&] {
-    if (!options.compare) examples::check_writable(examples::numbered(options.output, 0, request.batch()));
+    if (!options.compare) detail::check_output(options, request);
     examples::check_writable(options.output_latents);
   });
   if (options.compare) return run.compare(request, out);
