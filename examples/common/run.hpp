@@ -96,7 +96,7 @@ void compare(const RunOptions& options, typename P::Model& model, const Weights&
     out << "| " << rows[i].label << " | " << result.text.seconds << " | " << result.denoise.seconds << " | "
         << result.decode.seconds << " | " << result.seconds() << " | " << in_mib(traffic[i].arena_bytes) << " | "
         << in_mib(traffic[i].workspace_bytes) << " | " << in_mib(traffic[i].bytes_moved) << " | "
-        << largest_difference(result, results[1]) << " |\n";
+        << concat(largest_difference(result, results[1])) << " |\n";  // all of its digits
   }
 }
 
