@@ -69,6 +69,7 @@ struct Options : examples::RunOptions {
         ->capture_default_str()
         ->group(files);
     app.add_option("--output-latents", output_latents, "safetensors file for the final packed `latents`")->group(files);
+    app.get_option("--compare")->excludes("--output")->excludes("--output-latents");
   }
 };
 

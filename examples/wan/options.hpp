@@ -77,6 +77,7 @@ struct Options : examples::RunOptions {
         ->group(files);
     app.add_option("--output-latents", output_latents, "safetensors file for the final `latents` [B, C, F, H, W]")
         ->group(files);
+    app.get_option("--compare")->excludes("--output")->excludes("--output-latents");
   }
 };
 
