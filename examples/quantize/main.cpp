@@ -1,4 +1,4 @@
-// Turns a pipeline directory into a quantized one that diffusers with bitsandbytes loads, and flux too.
+// Turns a pipeline directory into a quantized one that diffusers with bitsandbytes loads, and flux and wan too.
 #include <CLI/CLI.hpp>
 #include <cstddef>
 #include <iostream>
@@ -7,7 +7,7 @@
 
 #include "common/command_line.hpp"
 #include "common/progress.hpp"
-#include "ebb/offload/policy.hpp"
+#include "common/run_options.hpp"
 #include "quantize/quantize.hpp"
 
 namespace {
@@ -44,19 +44,23 @@ void run(const Options& options) {
   ebb::check_block_size(options.block_size);
   format.block.block_size = options.block_size;
   if (options.double_quant) format.block.nested = ebb::DoubleQuantization::on;
-  format.int8.outlier_threshold = static_cast<float>(options.int8_threshold);
+  format.int8.outlier_threshold = ebb::examples::outlier_threshold(options.int8_threshold);
   const ebb::examples::QuantizeOptions what{ebb::QuantizationPlan::parse(options.quantize, format, options.skip),
                                             options.compute == "fp32"   ? ebb::DType::f32
                                             : options.compute == "fp16" ? ebb::DType::f16
                                                                         : ebb::DType::bf16,
-                                            ebb::parse_bytes(options.max_shard)};
+                                            ebb::examples::bytes_of("--max-shard-size", options.max_shard)};
   ebb::examples::Progress progress(
       std::cerr, options.quiet ? ebb::examples::ProgressStyle::quiet : ebb::examples::progress_style());
   progress.begin("quantize");
-  ebb::examples::quantize_pipeline(options.model, options.output, what, [&](const std::string&) {
-    ebb::examples::throw_if_interrupted();
-    progress.advance();
-  });
+  auto warnings = ebb::examples::quantize_pipeline(options.model, options.output, what,
+                                                   [&](const std::string&) { progress.advance(); });
+  progress.finish();
+  if (options.double_quant && options.quantize.find("nf4") == std::string::npos &&
+      options.quantize.find("fp4") == std::string::npos)
+    warnings.emplace_back("--double-quant has no effect without nf4 or fp4");
+  if (options.quiet) return;
+  for (const std::string& sentence : warnings) std::cerr << "warning: " << sentence << '\n';
 }
 
 }  // namespace
