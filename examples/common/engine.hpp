@@ -64,6 +64,8 @@ class Machine {
   Machine& operator=(const Machine&) = delete;
   virtual ~Machine() = default;
 
+  /// Says before weights are there which options its engines refuse in any case. @throws ConfigError
+  virtual void check(const EngineOptions&) const {}
   /// Binds all parameters of `model`, which can have one engine at a time. @throws ConfigError, MemoryError
   virtual std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
                                             const EngineOptions& options) = 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,15 +41,22 @@ class HostEngine final : public Engine<P> {
     const OffloadStatistics before = offload_->statistics();
     const host::Stalls stalls = streams_.stalls();
     Result result;
-    switch (compute_) {
-      case DType::bf16:
-        result = run_as<bfloat16>(request, watcher);
-        break;
-      case DType::f16:
-        result = run_as<float16>(request, watcher);
-        break;
-      default:
-        result = run_as<float>(request, watcher);
+    try {
+      switch (compute_) {
+        case DType::bf16:
+          result = run_as<bfloat16>(request, watcher);
+          break;
+        case DType::f16:
+          result = run_as<float16>(request, watcher);
+          break;
+        default:
+          result = run_as<float>(request, watcher);
+      }
+    } catch (const MemoryError& error) {
+      const std::string why = error.what();
+      fail_activations(why.substr(0, why.find(';')));
+    } catch (const std::bad_alloc&) {
+      fail_activations("out of memory");
     }
     traffic_.count(before, offload_->statistics());
     traffic_.arena_bytes = offload_->peak_bytes() + in_place_bytes_;
@@ -60,6 +68,14 @@ class HostEngine final : public Engine<P> {
   const Plan& plan() const override { return offload_->plan(); }
 
  private:
+  /// Weights have their memory by now, so advice for them would be wrong.
+  [[noreturn]] static void fail_activations(const std::string& why) {
+    throw MemoryError(
+        concat("activations: ", why,
+               "; ask for fewer or smaller pictures or frames, or add --vae-tiling, or --vae-slicing where "
+               "there is one"));
+  }
+
   template <Element T>
   Result run_as(const Request& request, const PhaseWatcher& watcher) {
     host::Context<T> ctx(workspace_, threads_, offload_.get(), fusion_);
@@ -85,10 +101,13 @@ template <Pipeline P>
 class HostMachine final : public Machine<P> {
  public:
   explicit HostMachine(int threads) : threads_(threads) {}
-  std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
-                                    const EngineOptions& options) override {
+  void check(const EngineOptions& options) const override {
     if (!options.tuned.empty()) throw ConfigError("--tune: algorithms are chosen for a GPU; use --device cuda");
     if (!options.trace.empty()) throw ConfigError("--trace: a timeline is made of a GPU's streams; use --device cuda");
+  }
+  std::unique_ptr<Engine<P>> engine(typename P::Model& model, const Weights& weights,
+                                    const EngineOptions& options) override {
+    check(options);
     return std::make_unique<HostEngine<P>>(model, weights, options, threads_);
   }
   std::string name() const override { return "host"; }

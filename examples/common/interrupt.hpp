@@ -47,8 +47,9 @@ inline void on_interrupt(int signal) {
 /// While one is alive, SIGINT (Ctrl-C), SIGTERM and SIGHUP only set a flag, which throw_if_interrupted()
 /// turns into an exception, so that destructors run. The second such signal deletes partial output files and
 /// ends the process at once. A signal that was ignored before (nohup, a shell's background job) stays
-/// ignored. SIGXFSZ is ignored, so that a file size limit becomes a write error with a message. Make one, in
-/// main, before threads start.
+/// ignored. SIGXFSZ and SIGPIPE are ignored, so that a file size limit becomes a write error with a message, and a
+/// reader of the output who leaves does not end the process with its partial files still there. Make one, in main,
+/// before threads start.
 class InterruptGuard {
  public:
   InterruptGuard() {
@@ -63,7 +64,7 @@ class InterruptGuard {
     }
     struct sigaction ignore {};
     ignore.sa_handler = SIG_IGN;
-    ::sigaction(signals.back(), &ignore, &previous_.back());
+    for (std::size_t i = interrupting; i < signals.size(); ++i) ::sigaction(signals[i], &ignore, &previous_[i]);
   }
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
@@ -73,8 +74,8 @@ class InterruptGuard {
   }
 
  private:
-  static constexpr std::array signals{SIGINT, SIGTERM, SIGHUP, SIGXFSZ};
-  static constexpr std::size_t interrupting = signals.size() - 1;
+  static constexpr std::array signals{SIGINT, SIGTERM, SIGHUP, SIGXFSZ, SIGPIPE};
+  static constexpr std::size_t interrupting = 3;  // the others are ignored
   std::array<struct sigaction, signals.size()> previous_{};
 };
 

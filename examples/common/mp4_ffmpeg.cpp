@@ -132,7 +132,10 @@ class Mp4Writer final : public VideoSink {
     encoder_->thread_count = 1;  // x264's choices depend on their number
     check(av_opt_set(encoder_->priv_data, "preset", "medium", 0), "option preset");
     check(av_opt_set_double(encoder_->priv_data, "crf", format().quality, 0), "option crf");
-    check(avcodec_open2(encoder_.get(), encoder, nullptr), "the encoder");
+    check(avcodec_open2(encoder_.get(), encoder, nullptr),
+          concat("the encoder takes no ", format().width, " x ", format().height,
+                 " pixels, or has no memory for them; make less, or write .y4m or PNG frames")
+              .c_str());
   }
 
   void open_converter() {

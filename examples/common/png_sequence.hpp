@@ -104,8 +104,9 @@ class PngSequence final : public VideoSink {
     std::error_code failure;
     if (!exists_) {
       std::filesystem::rename(staging_, directory_, failure);
-      if (failure) fail("cannot be renamed into place", failure);
-      return;
+      if (!failure) return;
+      std::error_code ignored;  // another sequence may have made the directory meanwhile
+      if (!std::filesystem::is_directory(directory_, ignored)) fail("cannot be renamed into place", failure);
     }
     for (std::size_t index = 0; index < frames_; ++index) {
       std::filesystem::rename(staging_ / names_(index), directory_ / names_(index), failure);

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iomanip>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <ostream>
 #include <sstream>
@@ -38,6 +39,28 @@ inline std::filesystem::path numbered(const std::filesystem::path& path, std::si
   if (!path.has_filename()) return path / std::to_string(index) / "";
   auto result = path;
   return result.replace_filename(path.stem().string() + "-" + std::to_string(index) + path.extension().string());
+}
+
+/// Looks at all files that a run of `count` pictures or videos writes. @throws ConfigError where one would replace
+/// another
+inline void check_distinct(const RunOptions& options, const std::filesystem::path& output,
+                           const std::filesystem::path& output_latents, std::size_t count) {
+  std::map<std::filesystem::path, const char*> seen;
+  const auto add = [&](const char* option, const std::filesystem::path& path) {
+    if (path.empty()) return;
+    const auto [other, fresh] = seen.emplace(std::filesystem::absolute(path).lexically_normal(), option);
+    if (!fresh) throw ConfigError(concat(other->second, " and ", option, " name the same file: ", path.string()));
+  };
+  for (std::size_t index = 0; index < count; ++index) add("--output", numbered(output, index, count));
+  add("--output-latents", output_latents);
+  add("--report", options.report);
+  add("--trace", options.trace);
+  add("--tune", options.tune);
+}
+
+/// The last part of a directory's name, as it stands in what is written.
+inline std::string name_of_directory(const std::filesystem::path& directory) {
+  return (directory.has_filename() ? directory : directory.parent_path()).filename().string();
 }
 
 /// An error before minutes of work, not after them. @throws FileError
@@ -96,7 +119,7 @@ void compare(const RunOptions& options, typename P::Model& model, const Weights&
     out << "| " << rows[i].label << " | " << result.text.seconds << " | " << result.denoise.seconds << " | "
         << result.decode.seconds << " | " << result.seconds() << " | " << in_mib(traffic[i].arena_bytes) << " | "
         << in_mib(traffic[i].workspace_bytes) << " | " << in_mib(traffic[i].bytes_moved) << " | "
-        << largest_difference(result, results[1]) << " |\n";
+        << concat(largest_difference(result, results[1])) << " |\n";  // all of its digits
   }
 }
 
@@ -109,17 +132,20 @@ class Run {
   template <class Ready>
   Run(const RunOptions& options, typename P::Request& request, Ready ready)
       : options_(options), machine_(machine(options)), placement_(options.placement()) {
+    machine_->check(engine_options());
+    const auto plan = options.plan();
+    check_excluded();
     check_writable(options.report);
     check_writable(options.trace);
     if (!std::filesystem::exists(options.tune)) check_writable(options.tune);
     model_ = std::make_unique<typename P::Model>(P::Model::open(options.model));
-    std::vector<std::string> warnings;
+    std::vector<std::string> warnings = options.without_effect();
     check(request, *model_, warnings);
     ready();
     Progress progress(std::cerr, style());
     progress.begin("load");
-    weights_ = std::make_unique<Weights>(*model_, WeightOptions{options.plan(), options.compute_type(),
-                                                                options.thread_count(), options.offload_to_disk});
+    weights_ = std::make_unique<Weights>(
+        *model_, WeightOptions{plan, options.compute_type(), options.thread_count(), options.offload_to_disk});
     progress.finish();
     warn(options_, warnings);
     warn(options_, weights_->warnings());
@@ -133,9 +159,7 @@ class Run {
 
   /// One call of the pipeline under the options' placement. @throws Error, Interrupted
   typename P::Result run(const typename P::Request& request) {
-    const auto engine = machine_->engine(
-        *model_, *weights_,
-        {.placement = placement_, .compute = options_.compute_type(), .trace = options_.trace, .tuned = options_.tune});
+    const auto engine = machine_->engine(*model_, *weights_, engine_options());
     warn(options_, machine_->warnings());
     Progress progress(std::cerr, style());
     typename P::Result result = engine->run(request, watcher(progress));
@@ -157,6 +181,16 @@ class Run {
   }
 
  private:
+  EngineOptions engine_options() const {
+    return {
+        .placement = placement_, .compute = options_.compute_type(), .trace = options_.trace, .tuned = options_.tune};
+  }
+  /// @throws ConfigError
+  void check_excluded() const {
+    std::vector<Component> components;
+    for (const char* name : P::Model::component_names) components.push_back({.name = name});
+    exclude(components, placement_.excluded);
+  }
   ProgressStyle style() const { return options_.quiet ? ProgressStyle::quiet : progress_style(); }
   static std::unique_ptr<Machine<P>> machine(const RunOptions& options) {
     std::vector<std::string> warnings;

@@ -10,13 +10,31 @@
 #include <variant>
 #include <vector>
 
+#include "common/command_line.hpp"
 #include "common/engine.hpp"
+#include "common/finite.hpp"
 #include "ebb/core/dtype.hpp"
 #include "ebb/core/error.hpp"
 #include "ebb/io/quantization_plan.hpp"
 #include "ebb/offload/policy.hpp"
 
 namespace ebb::examples {
+
+/// What `--int8-threshold` means. @throws ConfigError
+inline float outlier_threshold(double value) {
+  if (!(value >= 0 && is_finite_float(value)))
+    throw ConfigError(concat("--int8-threshold: expected a finite number of at least 0, found ", value));
+  return static_cast<float>(value);
+}
+
+/// `parse_bytes` of an option's value. @throws ConfigError that names the option
+inline std::size_t bytes_of(const char* option, const std::string& value) {
+  try {
+    return parse_bytes(value);
+  } catch (const ConfigError& error) {
+    throw ConfigError(concat(option, ": ", error.what()));
+  }
+}
 
 /// The part of a command line that says how to run a pipeline, not what to make with it.
 struct RunOptions {
@@ -47,6 +65,7 @@ struct RunOptions {
                    "FORMAT for every component, or COMPONENT=FORMAT,...; formats: none, nf4, fp4, int8, fp8")
         ->group(quantization);
     app.add_option("--block-size", block_size, "elements a scale (nf4, fp4): 32 to 4096, a power of two")
+        ->check(whole_number())
         ->capture_default_str()
         ->group(quantization);
     app.add_flag("--double-quant", double_quant, "quantize the scales too (nf4, fp4)")->group(quantization);
@@ -72,6 +91,7 @@ struct RunOptions {
                    "directory for the weights' home: files with a content hash, reused when it matches")
         ->group(memory);
     app.add_option("--lookahead", lookahead, "units fetched ahead of the one in use (block: 1, leaf and budget: 2)")
+        ->check(whole_number())
         ->group(memory);
 
     const auto machine = "Machine";
@@ -106,9 +126,20 @@ struct RunOptions {
     FormatChoice choice;
     choice.block = {.block_size = block_size,
                     .nested = double_quant ? DoubleQuantization::on : DoubleQuantization::off};
-    choice.int8 = {.outlier_threshold = static_cast<float>(int8_threshold)};
+    choice.int8 = {.outlier_threshold = outlier_threshold(int8_threshold)};
     check_block_size(block_size);
     return quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, choice, skip);
+  }
+
+  /// Options that have no effect beside the others, one sentence each.
+  std::vector<std::string> without_effect() const {
+    std::vector<std::string> sentences;
+    if (double_quant && quantize.find("nf4") == std::string::npos && quantize.find("fp4") == std::string::npos)
+      sentences.emplace_back("--double-quant has no effect without --quantize nf4 or fp4");
+    if (!skip.empty() && quantize.empty()) sentences.emplace_back("--skip has no effect without --quantize");
+    if (lookahead && (offload == "none" || offload == "model"))
+      sentences.push_back(concat("--lookahead has no effect with --offload ", offload));
+    return sentences;
   }
 
   /// @throws ConfigError
@@ -131,6 +162,8 @@ struct RunOptions {
   /// @throws ConfigError
   template <Pipeline P>
   std::unique_ptr<Machine<P>> machine(std::vector<std::string>& warnings) const {
+    const std::size_t pinned =
+        pin_budget.empty() ? std::numeric_limits<std::size_t>::max() : bytes_of("--pin-budget", pin_budget);
     const bool indexed = device.starts_with("cuda:") && device.size() > 5 && device.size() < 9 &&
                          device.find_first_not_of("0123456789", 5) == std::string::npos;
     if (device == "host") return host_machine<P>(thread_count());
@@ -140,8 +173,7 @@ struct RunOptions {
     }
     if (device != "auto" && device != "cuda" && !indexed)
       throw ConfigError(concat("--device ", device, ": expected auto, host, cuda or cuda:INDEX"));
-    return cuda_machine<P>(indexed ? std::stoi(device.substr(5)) : 0,
-                           pin_budget.empty() ? std::numeric_limits<std::size_t>::max() : parse_bytes(pin_budget));
+    return cuda_machine<P>(indexed ? std::stoi(device.substr(5)) : 0, pinned);
   }
 };
 

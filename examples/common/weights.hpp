@@ -10,6 +10,7 @@
 
 #include "common/phase.hpp"
 #include "common/report.hpp"
+#include "common/unused_skips.hpp"
 #include "ebb/io/checkpoint.hpp"
 #include "ebb/io/load.hpp"
 #include "ebb/io/stored_quantization.hpp"
@@ -42,6 +43,7 @@ class Weights {
     const Stopwatch watch;
     const std::vector<std::string> names(Model::component_names.begin(), Model::component_names.end());
     options.plan.check_components(names);
+    UnusedSkips unused(options.plan.skip());
     model.for_each_component([&](const std::string& name, auto& component) {
       const Checkpoint checkpoint = Checkpoint::open(model.directory / name);
       LoadOptions load;
@@ -56,6 +58,7 @@ class Weights {
         load.format.kind = FormatChoice::Kind::dense;
         load.format.int8.outlier_threshold = stored->outlier_threshold;
       }
+      if (load.format.kind != FormatChoice::Kind::dense) unused.visit(component);
       const Loader loader(component, name, checkpoint, load);
       warnings_.insert(warnings_.end(), loader.warnings().begin(), loader.warnings().end());
       report_.components.emplace_back(name, loader.footprint());
@@ -63,6 +66,7 @@ class Weights {
       homes_.push_back({loader.outline(), keep(name, loader, checkpoint, options)});
       report_.quantize_seconds += fill_watch.seconds();
     });
+    for (std::string& sentence : unused.warnings()) warnings_.push_back(std::move(sentence));
     report_.seconds = watch.seconds();
   }
 

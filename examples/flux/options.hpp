@@ -38,14 +38,20 @@ struct Options : examples::RunOptions {
     app.add_option("--true-cfg", true_cfg, "classifier-free guidance scale with the negative prompt")
         ->capture_default_str();
     app.add_option("--height", height, "pixels; rounded down to a multiple of twice the VAE's scale")
+        ->check(examples::whole_number())
         ->capture_default_str();
-    app.add_option("--width", width, "pixels; likewise")->capture_default_str();
-    app.add_option("--steps", steps, "denoising steps")->capture_default_str();
+    app.add_option("--width", width, "pixels; likewise")->check(examples::whole_number())->capture_default_str();
+    app.add_option("--steps", steps, "denoising steps")->check(examples::whole_number())->capture_default_str();
     app.add_option("--guidance", guidance, "distilled guidance scale (dev checkpoints)")->capture_default_str();
     app.add_option("--seed", seed, "seed of the noise; the same picture as PyTorch's CPU generator gives")
+        ->check(examples::whole_number())
         ->capture_default_str();
-    app.add_option("--num-images", num_images, "pictures for each prompt")->capture_default_str();
-    app.add_option("--max-sequence-length", max_sequence_length, "T5 tokens, at most 512")->capture_default_str();
+    app.add_option("--num-images", num_images, "pictures for each prompt")
+        ->check(examples::whole_number())
+        ->capture_default_str();
+    app.add_option("--max-sequence-length", max_sequence_length, "T5 tokens, at most 512")
+        ->check(examples::whole_number())
+        ->capture_default_str();
 
     RunOptions::declare(app);
 
@@ -63,6 +69,7 @@ struct Options : examples::RunOptions {
         ->capture_default_str()
         ->group(files);
     app.add_option("--output-latents", output_latents, "safetensors file for the final packed `latents`")->group(files);
+    app.get_option("--compare")->excludes("--output")->excludes("--output-latents");
   }
 };
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/finite.hpp"
 #include "common/items.hpp"
 #include "common/phase.hpp"
 #include "common/torch_random.hpp"
@@ -40,9 +41,10 @@ struct Encoded {
 /// @throws ConfigError, ShapeError
 inline void check(Request& request, const Model& model, std::vector<std::string>& warnings) {
   const std::size_t step = model.token_pixels();
+  constexpr std::size_t most = 16384;  // as many as a PNG file gets
   for (auto [name, pixels] : {std::pair{"height", &request.height}, std::pair{"width", &request.width}}) {
-    if (*pixels < step || *pixels > 32768)
-      throw ConfigError(concat(name, ": expected ", step, " to 32768 pixels, found ", *pixels));
+    if (*pixels < step || *pixels > most)
+      throw ConfigError(concat(name, ": expected ", step, " to ", most, " pixels, found ", *pixels));
     if (*pixels % step != 0) {
       warnings.push_back(
           concat(name, " ", *pixels, " is not a multiple of ", step, ": ", *pixels / step * step, " is used"));
@@ -55,8 +57,9 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
     throw ConfigError(concat("num-images: expected 1 to 1024, found ", request.images_per_prompt));
   if (request.max_sequence_length < 1 || request.max_sequence_length > 512)
     throw ConfigError(concat("max-sequence-length: expected 1 to 512, found ", request.max_sequence_length));
-  if (!std::isfinite(request.guidance) || !std::isfinite(request.true_cfg))
-    throw ConfigError("guidance and true-cfg must be finite numbers");
+  for (auto [name, scale] : {std::pair{"guidance", request.guidance}, std::pair{"true-cfg", request.true_cfg}})
+    if (!examples::is_finite_float(scale))
+      throw ConfigError(concat(name, ": expected a finite float32 number, found ", scale));
   if (request.embeds.empty() != request.pooled.empty())
     throw ConfigError("prompt embeddings need both `prompt_embeds` and `pooled_prompt_embeds`");
   if (request.embeds.empty() == request.prompts.empty())
@@ -276,6 +279,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     });
     download(ctx, latents.elements(), std::span(host_latents));
   }
+  examples::check_finite<T>(host_latents, concat("denoise: the latents after step ", request.steps));
   result.latents = {batch, tokens, config.channels, std::vector<float>(host_latents.begin(), host_latents.end())};
   result.denoise = denoise_meter.cost();
 
@@ -288,6 +292,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
   const Image<T> decoded{decoded_values.data(), batch, request.height, request.width, 3};
   unpack_latents<T>(packed, rows, columns, model.vae.config.scaling, model.vae.config.shift, unpacked);
   decode(ctx, model.vae, unpacked, request.slicing, request.tiling, decoded);
+  examples::check_finite<T>(decoded_values, "decode: the pictures");
   for (std::size_t item = 0; item < batch; ++item) {
     Picture picture{request.width, request.height, std::vector<std::uint8_t>(request.height * request.width * 3)};
     const T* values = decoded.data + item * picture.rgb.size();
@@ -295,7 +300,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
       const float half = static_cast<float>(static_cast<T>(static_cast<float>(values[i]) * 0.5f));
       const float shifted = static_cast<float>(static_cast<T>(half + 0.5f));
       const float level = std::nearbyint(std::clamp(shifted, 0.0f, 1.0f) * 255.0f);
-      picture.rgb[i] = static_cast<std::uint8_t>(level >= 0.0f ? level : 0.0f);  // NaN becomes black
+      picture.rgb[i] = static_cast<std::uint8_t>(level);
     }
     result.pictures.push_back(std::move(picture));
   }

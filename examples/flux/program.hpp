@@ -66,14 +66,24 @@ inline std::vector<examples::PngText> metadata(const Options& options, const Req
   if (!request.negative_prompts.empty())
     negative = request.negative_prompts[std::min(prompt, request.negative_prompts.size() - 1)];
   std::string parameters = text;
+  if (!request.prompts_2.empty()) parameters += "\nPrompt of T5: " + request.prompts_2[prompt];
   if (!negative.empty()) parameters += "\nNegative prompt: " + negative;
   parameters +=
       concat("\nSteps: ", request.steps, ", Sampler: FlowMatchEuler, Guidance: ", request.guidance,
-             ", True CFG: ", request.true_cfg, ", Seed: ", request.seed, ", Image: ", index, ", Size: ", request.width,
-             "x", request.height, ", Model: ", std::filesystem::path(options.model).filename().string(),
+             ", True CFG: ", request.true_cfg, ", Max sequence length: ", request.max_sequence_length,
+             ", Seed: ", request.seed, ", Image: ", index, ", Size: ", request.width, "x", request.height,
+             ", Model: ", examples::name_of_directory(options.model),
              ", Quantization: ", options.quantize.empty() ? "none" : options.quantize, ", Compute: ", options.compute,
              ", Version: ebb ", version_major, ".", version_minor, ".", version_patch);
   return {{"parameters", parameters}, {"Software", "ebb flux"}};
+}
+
+/// Says before minutes of work what would fail after them. @throws ConfigError, FileError
+inline void check_output(const Options& options, const Request& request) {
+  if (std::filesystem::path(options.output).extension() != ".png")
+    throw ConfigError(concat("--output \"", options.output, "\": expected a name that ends in .png"));
+  examples::check_distinct(options, options.output, options.output_latents, request.batch());
+  examples::check_writable(examples::numbered(options.output, 0, request.batch()));
 }
 
 inline void write_pictures(const Options& options, const Request& request, const Result& result) {
@@ -92,7 +102,7 @@ inline void write_pictures(const Options& options, const Request& request, const
 inline void run(const Options& options, std::ostream& out) {
   Request request = detail::request_of(options);
   examples::Run<Pipeline> run(options, request, [&] {
-    if (!options.compare) examples::check_writable(examples::numbered(options.output, 0, request.batch()));
+    if (!options.compare) detail::check_output(options, request);
     examples::check_writable(options.output_latents);
   });
   if (options.compare) return run.compare(request, out);

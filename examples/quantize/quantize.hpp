@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -12,14 +13,18 @@
 #include <set>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "common/interrupt.hpp"
+#include "common/unused_skips.hpp"
 #include "ebb/io/atomic_file.hpp"
 #include "ebb/io/bitsandbytes_writer.hpp"
 #include "ebb/io/checkpoint.hpp"
 #include "ebb/io/checkpoint_writer.hpp"
 #include "ebb/io/load.hpp"
+#include "ebb/io/mapped_file.hpp"
 #include "ebb/io/stored_quantization.hpp"
 #include "ebb/memory/storage.hpp"
 #include "ebb/tensor/quantize.hpp"
@@ -37,17 +42,39 @@ struct QuantizeOptions {
 
 namespace detail {
 
-/// A directory that takes its name only when it is complete; otherwise it disappears.
+/// `path` without symbolic links and without a slash at its end. @throws FileError
+inline std::filesystem::path resolved(const std::filesystem::path& path) {
+  std::error_code failure;
+  auto result = std::filesystem::weakly_canonical(std::filesystem::absolute(path, failure), failure);
+  if (failure) throw FileError(concat(path.string(), ": cannot be found: ", failure.message()));
+  return result.has_filename() ? result : result.parent_path();
+}
+
+/// A directory that takes its name only when it is complete; otherwise it disappears. A kill, or a second Ctrl-C,
+/// leaves `<name>.partial-<process id>`.
 class PartialDirectory {
  public:
-  /// @throws FileError when the target is there already and not empty, or cannot be created
-  explicit PartialDirectory(const std::filesystem::path& target)
-      : target_(target), partial_(target.string() + ".partial-" + std::to_string(::getpid())) {
+  /// @throws FileError when the target is there already and not empty, lies in `source`, or cannot be created
+  PartialDirectory(const std::filesystem::path& target, const std::filesystem::path& source) {
+    if (target.empty()) throw FileError("the directory to write has an empty name");
+    target_ = resolved(target);
+    const auto from = resolved(source);
+    if (std::mismatch(from.begin(), from.end(), target_.begin(), target_.end()).first == from.end())
+      throw FileError(
+          concat(target.string(), ": lies in ", source.string(), ", which is copied; name another directory"));
     std::error_code failure;
-    if (std::filesystem::exists(target_) && !std::filesystem::is_empty(target_, failure))
-      throw FileError(concat(target_.string(), ": is there already and not empty; name another directory"));
-    std::filesystem::create_directories(partial_, failure);
-    if (failure) throw FileError(concat(partial_.string(), ": cannot be created: ", failure.message()));
+    const auto status = std::filesystem::status(target_, failure);
+    if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+      throw FileError(concat(target.string(), ": is there already and no directory; name another one"));
+    if (std::filesystem::exists(status) && !std::filesystem::is_empty(target_, failure))
+      throw FileError(concat(target.string(), ": is there already and not empty; name another directory"));
+    auto partial = target_;
+    partial += ".partial-" + std::to_string(::getpid());
+    std::filesystem::create_directories(target_.parent_path(), failure);
+    if (!std::filesystem::create_directory(partial, failure))
+      throw FileError(concat(partial.string(), ": cannot be created: ",
+                             failure ? failure.message() : "is there already, left by a run that was killed"));
+    partial_ = std::move(partial);
   }
   PartialDirectory(const PartialDirectory&) = delete;
   PartialDirectory& operator=(const PartialDirectory&) = delete;
@@ -56,10 +83,10 @@ class PartialDirectory {
     if (!partial_.empty()) std::filesystem::remove_all(partial_, ignored);
   }
   const std::filesystem::path& path() const { return partial_; }
+  /// @throws FileError
   void commit() {
     std::error_code failure;
-    std::filesystem::remove(target_, failure);  // an empty directory, or nothing
-    std::filesystem::rename(partial_, target_, failure);
+    std::filesystem::rename(partial_, target_, failure);  // replaces an empty directory, and nothing else
     if (failure) throw FileError(concat(target_.string(), ": cannot be put in place: ", failure.message()));
     partial_.clear();
   }
@@ -73,15 +100,33 @@ inline bool is_weight_file(const std::filesystem::path& path) {
   return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
 }
 
-/// Copies regular files and directories of `from`, except those that `skip` names. @throws FileError
+/// A file, so that it can be interrupted. @throws FileError, Interrupted
+inline void copy_in_pieces(const std::filesystem::path& from, const std::filesystem::path& to) {
+  constexpr std::size_t piece_bytes = std::size_t{16} << 20;
+  const MappedFile file = MappedFile::open(from);
+  AtomicFile copy(to);
+  for (auto rest = file.bytes(); !rest.empty();) {
+    throw_if_interrupted();
+    const auto piece = rest.first(std::min(rest.size(), piece_bytes));
+    copy.write(piece);
+    rest = rest.subspan(piece.size());
+  }
+  copy.commit();
+}
+
+/// Copies regular files and directories of `from`, except those of its own that `skip` names. @throws FileError,
+/// Interrupted
 inline void copy_files(const std::filesystem::path& from, const std::filesystem::path& to,
                        const std::function<bool(const std::filesystem::path&)>& skip) {
-  std::error_code failure;
-  std::filesystem::create_directories(to, failure);
+  std::filesystem::create_directories(to);
   for (const auto& entry : std::filesystem::directory_iterator(from)) {
     if (skip(entry.path())) continue;
-    std::filesystem::copy(entry.path(), to / entry.path().filename(), std::filesystem::copy_options::recursive, failure);
-    if (failure) throw FileError(concat(entry.path().string(), ": cannot be copied to ", to.string(), ": ", failure.message()));
+    throw_if_interrupted();
+    const auto target = to / entry.path().filename();
+    if (entry.is_directory())
+      copy_files(entry.path(), target, [](const auto&) { return false; });
+    else
+      copy_in_pieces(entry.path(), target);
   }
 }
 
@@ -89,7 +134,7 @@ inline void copy_files(const std::filesystem::path& from, const std::filesystem:
 
 /// Writes one component of a pipeline in bitsandbytes' layout: the weights of its linears quantized in the type that
 /// they are stored in, every other tensor byte for byte, config.json with `quantization_config`. The quantized weights
-/// of the component are in memory at once. @throws FileError, ConfigError, ValueError
+/// of the component are in memory at once. @throws FileError, ConfigError, ValueError, Interrupted
 template <Module Model>
 void quantize_component(Model& model, const std::filesystem::path& source, const std::filesystem::path& target,
                         const FormatChoice& format, const std::vector<std::string>& skip,
@@ -106,9 +151,8 @@ void quantize_component(Model& model, const std::filesystem::path& source, const
         linears.emplace(conventions.name_in(checkpoint, name), parameter.shape());
     }
   });
-  detail::copy_files(source, target, [](const auto& path) {
-    return detail::is_weight_file(path) || path.filename() == "config.json";
-  });
+  detail::copy_files(source, target,
+                     [](const auto& path) { return detail::is_weight_file(path) || path.filename() == "config.json"; });
 
   std::vector<AlignedBuffer> segments;
   std::vector<bitsandbytes::StoredTensor> parts;
@@ -119,6 +163,7 @@ void quantize_component(Model& model, const std::filesystem::path& source, const
       parts.push_back({{name, view.dtype, view.shape}, view.bytes, {}});
       continue;
     }
+    throw_if_interrupted();
     progress(name);
     checkpoint.expect_shape(name, linear->second);
     AnyTensor tensor;
@@ -156,7 +201,11 @@ void quantize_component(Model& model, const std::filesystem::path& source, const
                                ? "model"
                                : "diffusion_pytorch_model";
   CheckpointWriter writer(target, stem, declared, options.max_shard_bytes);
-  for (const auto& part : parts) writer.write(part.declaration.name, part.bytes());
+  for (const auto& part : parts) {
+    throw_if_interrupted();
+    writer.write(part.declaration.name, part.bytes());
+  }
+  throw_if_interrupted();
   writer.commit();
 
   const StoredQuantization stored{.kind = format.kind,
@@ -173,41 +222,58 @@ namespace detail {
 
 /// `quantize_pipeline` for one kind of pipeline.
 template <class Model>
-void quantize_components(Model& model, const std::filesystem::path& target, const QuantizeOptions& options,
-                         const std::function<void(const std::string&)>& progress) {
+std::vector<std::string> quantize_components(Model& model, const std::filesystem::path& target,
+                                             const QuantizeOptions& options,
+                                             const std::function<void(const std::string&)>& progress) {
   const std::filesystem::path& source = model.directory;
   const std::vector<std::string> names(Model::component_names.begin(), Model::component_names.end());
   options.plan.check_components(names);
   if (options.plan.names("vae"))
     throw ConfigError("vae: has convolutions, which have no quantized format; name the other components");
-  PartialDirectory partial(target);
+  PartialDirectory partial(target, source);
   std::set<std::string> written;
+  UnusedSkips unused(options.plan.skip());
   model.for_each_component([&]<Module Component>(const std::string& name, Component& component) {
     const FormatChoice& format = options.plan.format_of(name);
     if (name == "vae" || format.kind == FormatChoice::Kind::dense) return;
     if (format.kind == FormatChoice::Kind::fp8)
       throw ConfigError(concat(name, ": bitsandbytes stores no fp8 weights: expected nf4, fp4 or int8"));
+    unused.visit(component);
     std::filesystem::create_directories(partial.path() / name);
     quantize_component(component, source / name, partial.path() / name, format, options.plan.skip(), options,
                        [&](const std::string& tensor) { progress(name + "/" + tensor); });
     written.insert(name);
   });
-  copy_files(source, partial.path(), [&](const auto& path) { return written.count(path.filename().string()) != 0; });
+  std::vector<std::string> warnings = unused.warnings();
+  copy_files(source, partial.path(), [&](const auto& path) {
+    const std::string name = path.filename().string();
+    // Beside model_index.json: the weights once more, as published for other programs, which no reader of this
+    // directory opens.
+    const bool other = is_weight_file(path) && !std::filesystem::is_directory(path);
+    if (other)
+      warnings.push_back(concat(name, ": is not copied: weights beside model_index.json are no part of the pipeline"));
+    return other || written.count(name) != 0;
+  });
+  throw_if_interrupted();
   partial.commit();
+  return warnings;
 }
 
 }  // namespace detail
 
 /// Turns a FluxPipeline or WanPipeline directory into one whose components are quantized as the plan says. What is not
-/// quantized is copied. The target appears complete or not at all.
-/// @throws ConfigError for a plan that names the VAE, whose convolutions have no such formats
-inline void quantize_pipeline(const std::filesystem::path& source, const std::filesystem::path& target,
-                              const QuantizeOptions& options, const std::function<void(const std::string&)>& progress) {
-  const auto run = [&](auto model) { detail::quantize_components(model, target, options, progress); };
+/// quantized is copied, but for weights beside model_index.json. The target appears complete or not at all, unless the
+/// process is killed (PartialDirectory). Calls `progress(tensor)` before each linear. Returns what the user should
+/// know, one sentence each.
+/// @throws ConfigError for a plan that names the VAE, whose convolutions have no such formats, FileError, ValueError,
+///   Interrupted
+inline std::vector<std::string> quantize_pipeline(const std::filesystem::path& source,
+                                                  const std::filesystem::path& target, const QuantizeOptions& options,
+                                                  const std::function<void(const std::string&)>& progress) {
+  const auto run = [&](auto model) { return detail::quantize_components(model, target, options, progress); };
   if (ConfigFile::open(source / "model_index.json").string("_class_name", "") == "WanPipeline")
-    run(wan::Model::open(source));
-  else
-    run(flux::Model::open(source));
+    return run(wan::Model::open(source));
+  return run(flux::Model::open(source));
 }
 
 }  // namespace ebb::examples

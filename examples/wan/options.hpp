@@ -39,20 +39,26 @@ struct Options : examples::RunOptions {
         "both sides of guidance in one batch: weights are read once a step, activations take twice the memory");
     app.add_option("--height", height,
                    "pixels, a multiple of 16; rounded down to a multiple of twice the VAE's scale where that is more")
+        ->check(examples::whole_number())
         ->capture_default_str();
-    app.add_option("--width", width, "pixels; likewise")->capture_default_str();
+    app.add_option("--width", width, "pixels; likewise")->check(examples::whole_number())->capture_default_str();
     app.add_option("--num-frames", num_frames, "frames; brought to 1 more than a multiple of the VAE's temporal scale")
+        ->check(examples::whole_number())
         ->capture_default_str();
     app.add_option("--fps", fps, "frames a second of the video file")
         ->check(CLI::Range(0.1, 1000.0))
         ->capture_default_str();
-    app.add_option("--steps", steps, "denoising steps")->capture_default_str();
+    app.add_option("--steps", steps, "denoising steps")->check(examples::whole_number())->capture_default_str();
     app.add_option("--flow-shift", flow_shift,
                    "shift of the noise levels (3 for 480p, 5 for 720p); else the scheduler's configuration");
     app.add_option("--seed", seed, "seed of the noise; the same video as PyTorch's CPU generator gives")
+        ->check(examples::whole_number())
         ->capture_default_str();
-    app.add_option("--num-videos", num_videos, "videos for each prompt")->capture_default_str();
+    app.add_option("--num-videos", num_videos, "videos for each prompt")
+        ->check(examples::whole_number())
+        ->capture_default_str();
     app.add_option("--max-sequence-length", max_sequence_length, "tokens of a prompt, at most 512")
+        ->check(examples::whole_number())
         ->capture_default_str();
     RunOptions::declare(app);
 
@@ -71,6 +77,7 @@ struct Options : examples::RunOptions {
         ->group(files);
     app.add_option("--output-latents", output_latents, "safetensors file for the final `latents` [B, C, F, H, W]")
         ->group(files);
+    app.get_option("--compare")->excludes("--output")->excludes("--output-latents");
   }
 };
 

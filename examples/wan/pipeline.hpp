@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/finite.hpp"
 #include "common/items.hpp"
 #include "common/phase.hpp"
 #include "common/prompt_cleaning.hpp"
@@ -62,7 +63,8 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
     throw ConfigError(concat("num-videos: expected 1 to 1024, found ", request.videos_per_prompt));
   if (request.max_sequence_length < 1 || request.max_sequence_length > 512)
     throw ConfigError(concat("max-sequence-length: expected 1 to 512, found ", request.max_sequence_length));
-  if (!std::isfinite(request.guidance)) throw ConfigError("guidance must be a finite number");
+  if (!examples::is_finite_float(request.guidance))
+    throw ConfigError(concat("guidance: expected a finite float32 number, found ", request.guidance));
   if (request.embeds.empty() == request.prompts.empty())
     throw ConfigError(request.prompts.empty() ? "give a prompt, or a file with prompt embeddings"
                                               : "give either a prompt or a file with prompt embeddings, not both");
@@ -73,6 +75,8 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
   };
   if (request.negative_prompts.size() > 1)
     same("number of --negative-prompt", request.prompt_count(), request.negative_prompts.size());
+  if (!request.negative_prompts.empty() && !request.negative_embeds.empty())
+    throw ConfigError("give either a negative prompt or `negative_prompt_embeds` in the file, not both");
   if (!request.negative_prompts.empty() && !request.uses_guidance()) {
     warnings.push_back("a negative prompt has no effect without --guidance above 1");
     request.negative_prompts.clear();
@@ -85,6 +89,7 @@ inline void check(Request& request, const Model& model, std::vector<std::string>
     same(concat(name, ": tokens").c_str(), request.embeds.shape[1], states->shape[1]);
     same(concat(name, ": channels").c_str(), config.text_width, states->shape[2]);
   }
+  (void)model.sampler.schedule(request.steps, request.flow_shift);  // throws where there is none
   if (!request.latents.empty()) {
     const std::array<std::size_t, 5> expected{request.batch(), config.channels, (request.frames - 1) / stride + 1,
                                               request.height / model.vae.config.spatial_scale(),
@@ -186,8 +191,7 @@ template <class T>
 void to_bytes(std::span<const T> values, std::span<std::uint8_t> bytes) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     const float shifted = static_cast<float>(values[i]) * 0.5f + 0.5f;
-    const float level = std::clamp(shifted, 0.0f, 1.0f) * 255.0f;
-    bytes[i] = static_cast<std::uint8_t>(level >= 0.0f ? level : 0.0f);  // NaN becomes black
+    bytes[i] = static_cast<std::uint8_t>(std::clamp(shifted, 0.0f, 1.0f) * 255.0f);
   }
 }
 
@@ -305,6 +309,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
     });
     download(ctx, state.sample.elements(), std::span(packed));
   }
+  examples::check_finite<float>(packed, concat("denoise: the latents after step ", request.steps));
   unpack_latents(tokens, shape, latents);
   result.latents = {Shape{shape.batch, shape.channels, shape.frames, shape.height, shape.width}, latents};
   result.denoise = denoise_meter.cost();
@@ -319,6 +324,7 @@ Result generate(Context& ctx, const Model& model, Request request, const example
                                                   shape.frames, shape.height, shape.width);
     const Image<const T> video{values.data(), shape.frames, shape.height, shape.width, shape.channels};
     const auto take = [&](std::size_t, Image<const T> frames) {
+      examples::check_finite<T>(frames.elements(), "decode: the frames");
       bytes.resize(frames.size());
       detail::to_bytes<T>(frames.elements(), bytes);
       const Image<const std::uint8_t> levels{bytes.data(), frames.batch, frames.height, frames.width, frames.channels};

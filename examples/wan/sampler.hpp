@@ -66,6 +66,9 @@ class Sampler {
       for (std::size_t i = 0; i < steps; ++i) {
         // sample + (next - sigma) velocity, with the velocity as (sample - data) / sigma
         const double sigma = scheduler.sigmas()[i], next = scheduler.sigmas()[i + 1];
+        if (!(sigma > 0))
+          throw ConfigError(concat("scheduler: expected noise levels above 0, found ", sigma, " at step ", i,
+                                   "; invert_sigmas true goes from data to noise, which makes no video"));
         add(scheduler.timesteps()[i],
             {static_cast<float>(sigma),
              {0, 0, 0, 0, 0, 1},

@@ -3,9 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <doctest/doctest.h>
 #include <csignal>
 #include <cstdlib>
-#include <doctest/doctest.h>
 #include <filesystem>
 #include <string>
 
@@ -83,6 +83,20 @@ TEST_CASE("the second signal ends the process and deletes its partial files") {
   CHECK(WIFSIGNALED(status));
   CHECK(WTERMSIG(status) == SIGINT);
   CHECK_FALSE(traces_of(path));
+}
+
+TEST_CASE("a reader of the output who leaves does not end the process") {
+  const int status = in_child([] {
+    {
+      const InterruptGuard guard;
+      ::raise(SIGPIPE);
+      if (interrupted()) return 1;
+    }
+    ::raise(SIGPIPE);
+    return 2;
+  });
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGPIPE);
 }
 
 TEST_CASE("a signal that was ignored stays ignored, and the guard restores what it found") {

@@ -117,4 +117,18 @@ TEST_CASE("two sequences of one process share a directory") {
   CHECK(fs::exists(directory / "b1.png"));
 }
 
+TEST_CASE("two sequences of one process share a directory that appears") {
+  const TemporaryDirectory directory;
+  PngSequence first(directory / "new/a%d.png", VideoFormat{width, height});
+  PngSequence second(directory / "new/b%d.png", VideoFormat{width, height});
+  write_frames(first, 1);
+  write_frames(second, 2);
+  first.finish();
+  CHECK(entries(directory / "new") == 1);
+  second.finish();
+  CHECK(entries(directory / "new") == 3);
+  CHECK(read_png(directory / "new/b1.png").pixels == moving_shapes(width, height, 1).rgb);
+  CHECK(entries(directory.path()) == 1);
+}
+
 }  // namespace

@@ -3,13 +3,19 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/engine.hpp"
+#include "common/run.hpp"
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
 #include "support/temporary_directory.hpp"
@@ -29,8 +35,8 @@ class Session {
           const std::filesystem::path& disk = {})
       : model_(flux::Model::open(golden.directory())),
         compute_(compute),
-        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute,
-                          1, disk}) {}
+        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}),
+                          compute, 1, disk}) {}
 
   flux::Result run(const flux::Request& request, const std::string& policy = "none",
                    const std::vector<std::string>& excluded = {}) {
@@ -99,7 +105,8 @@ TEST_CASE("the whole pipeline in 4 bits equals diffusers on bitsandbytes' weight
   const testing::Golden golden("dev");
   const auto error = [&](const std::string& quantize, const FormatChoice& format, const char* key) {
     return testing::relative_error(
-        Session(golden, quantize, DType::f32, format).run(testing::request_of(golden)).latents.values, golden.floats(key));
+        Session(golden, quantize, DType::f32, format).run(testing::request_of(golden)).latents.values,
+        golden.floats(key));
   };
   FormatChoice nested, wide;
   nested.block.nested = DoubleQuantization::on;
@@ -114,10 +121,11 @@ TEST_CASE("16-bit activations stay close to diffusers in the same type") {
     CAPTURE(name);
     const testing::Golden golden(name);
     Session session(golden, "", DType::bf16);
-    CHECK(testing::relative_error(session.run(testing::request_of(golden)).latents.values, golden.floats("bf16.latents")) <
-          2e-2);
+    CHECK(testing::relative_error(session.run(testing::request_of(golden)).latents.values,
+                                  golden.floats("bf16.latents")) < 2e-2);
     Session half(golden, "", DType::f16);
-    CHECK(testing::relative_error(half.run(testing::request_of(golden)).latents.values, golden.floats("latents")) < 2e-2);
+    CHECK(testing::relative_error(half.run(testing::request_of(golden)).latents.values, golden.floats("latents")) <
+          2e-2);
   }
 }
 
@@ -153,8 +161,8 @@ TEST_CASE("no policy, run length, lookahead or tier changes a bit") {
     CHECK(session.traffic().arena_bytes == all);
     CHECK(session.traffic().bytes_moved == 0);
     std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-    // Every run length up to more than all blocks, every lookahead up to more than all units; the second pipeline, which
-    // differs by its batch, with one of each.
+    // Every run length up to more than all blocks, every lookahead up to more than all units; the second pipeline,
+    // which differs by its batch, with one of each.
     const bool all_of_them = golden.call().at("num_images_per_prompt") == 1;
     for (std::size_t lookahead = all_of_them ? 0 : 1; lookahead < (all_of_them ? 4u : 2u); ++lookahead) {
       for (std::size_t run = 1; run < (all_of_them ? 5u : 2u); ++run)
@@ -201,7 +209,11 @@ TEST_CASE("a request that does not fit is refused before work begins") {
   refused([](auto& request) { request.steps = 0; }, "steps");
   refused([](auto& request) { request.images_per_prompt = 0; }, "num-images");
   refused([](auto& request) { request.max_sequence_length = 513; }, "max-sequence-length");
-  refused([](auto& request) { request.guidance = std::nan(""); }, "guidance");
+  refused([](auto& request) { request.width = 16400; }, "16384");
+  for (const double scale : {std::nan(""), 1e39, -1e39}) {
+    refused([&](auto& request) { request.guidance = scale; }, "guidance");
+    refused([&](auto& request) { request.true_cfg = scale; }, "true-cfg");
+  }
   refused([](auto& request) { request.prompts.clear(); }, "prompt");
   refused([](auto& request) { request.prompts_2 = {"a", "b"}; }, "prompt-2");
   refused([](auto& request) { request.latents = {1, 3, 64, std::vector<float>(192)}; }, "tokens");
@@ -217,6 +229,59 @@ TEST_CASE("a request that does not fit is refused before work begins") {
   CHECK(warnings.size() == 2);
 }
 
+TEST_CASE("a signal during a step ends the loop after it") {
+  const testing::Golden golden("dev");
+  auto model = flux::Model::open(golden.directory());
+  const examples::Weights weights(model, {});
+  const auto machine = examples::host_machine<flux::Pipeline>(1);
+  const auto engine = machine->engine(model, weights, {});
+  auto request = testing::request_of(golden);
+  request.steps = 4;
+  const examples::InterruptGuard guard;
+  std::ostringstream printed;
+  examples::Progress progress(printed, examples::ProgressStyle::quiet);
+  std::vector<std::size_t> steps;
+  const auto watch = [&, stop = examples::watcher(progress)](const char* phase, std::size_t done, std::size_t of) {
+    if (std::string_view(phase) == "denoise") steps.push_back(done);
+    if (steps.size() == 2) std::raise(SIGINT);
+    stop(phase, done, of);
+  };
+  CHECK_THROWS_AS((void)engine->run(request, watch), examples::Interrupted);
+  CHECK(steps == std::vector<std::size_t>{0, 1});
+}
+
+TEST_CASE("NaN in a weight is an error that names the phase, not a black picture") {
+  const testing::Golden golden("dev");
+  const auto request = testing::request_of(golden);
+  const auto broken = [&](auto parameter) {
+    auto model = flux::Model::open(golden.directory());
+    const examples::Weights weights(model, {});
+    const auto machine = examples::host_machine<flux::Pipeline>(1);
+    const auto engine = machine->engine(model, weights, {});
+    const_cast<float&>(parameter(model).values()[0]) = std::nanf("");
+    return testing::message_of<ValueError>([&] { (void)engine->run(request, nobody); });
+  };
+  const auto denoise = broken([](flux::Model& model) -> Vector& { return model.transformer.image_out.bias; });
+  CHECK(testing::first_missing(
+            denoise, {"denoise: the latents after step " + std::to_string(request.steps), "NaN", "--compute"}) == "");
+  const auto decode = broken([](flux::Model& model) -> Vector& { return model.vae.conv_out.bias; });
+  CHECK(testing::first_missing(decode, {"decode: the pictures", "NaN"}) == "");
+}
+
+TEST_CASE("the difference of two results is that of their pictures; NaN counts as infinite") {
+  const auto with = [](float latent, std::uint8_t level) {
+    flux::Result result;
+    result.latents = {1, 1, 1, {latent}};
+    result.pictures = {{1, 1, {0, level, 0}}};
+    return result;
+  };
+  const double infinite = std::numeric_limits<double>::infinity();
+  CHECK(largest_difference(with(1, 7), with(2, 7)) == 0);
+  CHECK(largest_difference(with(1, 7), with(1, 9)) == 2);
+  CHECK(largest_difference(with(std::nanf(""), 7), with(1, 7)) == infinite);
+  CHECK(largest_difference(with(1, 7), with(std::nanf(""), 7)) == infinite);
+}
+
 TEST_CASE("prompts of all kinds draw something") {
   const testing::Golden golden("dev");
   Session session(golden, "nf4", DType::bf16);
@@ -224,7 +289,8 @@ TEST_CASE("prompts of all kinds draw something") {
   request.steps = 1;
   std::string words;
   for (int i = 0; i < 10000; ++i) words += "word ";
-  for (const std::string& prompt : {std::string(), std::string("\xf0\x9f\x90\xb1\xe2\x80\x8d\xf0\x9f\x91\xa4"), words, std::string("\xff broken \xc3")}) {
+  for (const std::string& prompt : {std::string(), std::string("\xf0\x9f\x90\xb1\xe2\x80\x8d\xf0\x9f\x91\xa4"), words,
+                                    std::string("\xff broken \xc3")}) {
     request.prompts = {prompt};
     const auto result = session.run(request);
     CHECK(result.pictures.size() == 1);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "quantize/quantize.hpp"
 #include "support/file_size_limit.hpp"
 #include "support/golden.hpp"
+#include "support/interrupt_at.hpp"
 #include "support/temporary_directory.hpp"
 
 using namespace ebb;
@@ -56,7 +58,7 @@ std::filesystem::path copied(const testing::TemporaryDirectory& directory) {
 
 TEST_CASE("picture, latents and report") {
   const testing::TemporaryDirectory directory;
-  auto options = small(directory, pipelines / "dev");
+  auto options = small(directory, pipelines / "dev" / "");
   options.num_images = 2;
   options.output_latents = (directory.path() / "latents.safetensors").string();
   options.report = (directory.path() / "report.json").string();
@@ -71,6 +73,7 @@ TEST_CASE("picture, latents and report") {
   const auto parameters = std::find_if(picture.text.begin(), picture.text.end(),
                                        [](const auto& entry) { return entry.first == "parameters"; });
   REQUIRE(parameters != picture.text.end());
+  CHECK(testing::first_missing(parameters->second, {"Model: dev,", "Max sequence length: 16,"}) == "");
   CHECK(parameters->second.find("a cat\nSteps: 2") == 0);
   const auto latents = SafetensorsFile::open(options.output_latents);
   CHECK(latents.at("latents").shape == Shape{2, 4, 64});
@@ -119,7 +122,8 @@ TEST_CASE("options that the comparison would ignore are refused beside it") {
     app.parse("--model m --prompt p --compare " + more);
   };
   CHECK_NOTHROW(parses("--exclude vae --quiet"));
-  for (const char* option : {"--offload leaf", "--lookahead 2", "--report r.json", "--trace t.json"})
+  for (const char* option : {"--offload leaf", "--lookahead 2", "--report r.json", "--trace t.json", "--output o.png",
+                             "--output-latents l.safetensors"})
     CHECK_THROWS_AS(parses(option), CLI::ExcludesError);
 }
 
@@ -196,6 +200,24 @@ TEST_CASE("bad input ends with a message that names the thing, and without outpu
       },
       {"unet", "transformer"});
   option([](auto& o) { o.device = "gpu"; }, {"gpu", "cuda:INDEX"});
+  for (const double threshold : {std::nan(""), -1.0, 1e300})
+    option([&](auto& o) { o.int8_threshold = threshold; }, {"--int8-threshold"});
+  option([](auto& o) { o.pin_budget = "banana"; }, {"--pin-budget", "banana"});
+  for (const char* output : {"", "picture.jpg", "picture", "folder/"})
+    option([&](auto& o) { o.output = output; }, {"--output", output, ".png"});
+  option(
+      [&](auto& o) {
+        o.report = (directory.path() / "r.json").string();
+        o.output_latents = (directory.path() / "." / "r.json").string();
+      },
+      {"--output-latents", "--report"});
+  option(
+      [](auto& o) {
+        o.num_images = 2;
+        o.output_latents = o.output;
+        o.output_latents.insert(o.output.size() - 4, "-1");
+      },
+      {"--output-latents", "--output", "picture-1.png"});
   option([](auto& o) { o.output = "/proc/nowhere/picture.png"; }, {"/proc/nowhere"});
   option([](auto& o) { o.latents = "gone.safetensors"; }, {"gone.safetensors"});
   option(
@@ -205,6 +227,50 @@ TEST_CASE("bad input ends with a message that names the thing, and without outpu
       },
       {"latents"});
   option([](auto& o) { o.prompts.clear(); }, {"prompt"});
+}
+
+TEST_CASE("what is known at once is said before weights are read") {
+  const testing::TemporaryDirectory directory;
+  const auto model = copied(directory);
+  std::filesystem::remove(model / "transformer" / "diffusion_pytorch_model.safetensors.index.json");
+  const auto fails = [&](auto set) {
+    auto options = small(directory, model);
+    set(options);
+    std::ostringstream out;
+    return testing::message_of<Error>([&] { flux::run(options, out); });
+  };
+  CHECK(testing::first_missing(fails([](auto&) {}), {"transformer"}) == "");
+  CHECK(testing::first_missing(fails([](auto& o) { o.exclude = {"unet"}; }), {"unet", "text_encoder_2"}) == "");
+  CHECK(testing::first_missing(fails([&](auto& o) { o.tune = (directory.path() / "t").string(); }), {"--tune"}) == "");
+  CHECK(testing::first_missing(fails([&](auto& o) { o.trace = (directory.path() / "t").string(); }), {"--trace"}) ==
+        "");
+  CHECK(testing::first_missing(fails([](auto& o) { o.width = 16400; }), {"width", "16384"}) == "");
+  CHECK(testing::first_missing(fails([](auto& o) { o.quantize = "nf5"; }), {"nf5"}) == "");
+}
+
+TEST_CASE("options without effect are told") {
+  const auto told = [](auto set) {
+    flux::Options options;
+    set(options);
+    const auto sentences = options.without_effect();
+    return sentences.empty() ? "" : sentences.front();
+  };
+  CHECK(told([](auto&) {}) == "");
+  CHECK(testing::first_missing(told([](auto& o) { o.double_quant = true; }), {"--double-quant"}) == "");
+  CHECK(told([](auto& o) {
+          o.double_quant = true;
+          o.quantize = "transformer=fp4";
+        }) == "");
+  CHECK(testing::first_missing(told([](auto& o) { o.lookahead = 2; }), {"--lookahead", "none"}) == "");
+  CHECK(testing::first_missing(told([](auto& o) { o.skip = {"x"}; }), {"--skip", "--quantize"}) == "");
+
+  const testing::TemporaryDirectory directory;
+  auto model = flux::Model::open(pipelines / "dev");
+  examples::WeightOptions weight_options;
+  weight_options.plan = QuantizationPlan::parse("transformer=nf4", {}, {"proj_out", "nope"});
+  const examples::Weights weights(model, weight_options);
+  REQUIRE(weights.warnings().size() == 1);
+  CHECK(testing::first_missing(weights.warnings()[0], {"--skip nope"}) == "");
 }
 
 TEST_CASE("a full disk leaves no partial file") {
@@ -219,15 +285,20 @@ TEST_CASE("a full disk leaves no partial file") {
 TEST_CASE("Ctrl-C stops between steps, with status 130 and no partial file") {
   const testing::TemporaryDirectory directory;
   auto options = small(directory, pipelines / "dev");
+  options.quiet = false;
+  options.steps = 3;
   const examples::InterruptGuard guard;
-  std::raise(SIGINT);
   std::ostringstream out;
+  // The watcher tells that denoising begins after it has looked for a signal, and looks again after the first step.
+  const testing::InterruptAt interrupt("denoise: 3 steps");
   try {
     flux::run(options, out);
     FAIL("it went on");
   } catch (const examples::Interrupted& stop) {
     CHECK(stop.exit_code() == 130);
   }
+  CHECK(interrupt.printed().find("denoise: 3 steps") != std::string::npos);
+  CHECK(interrupt.printed().find("denoise 3/3") == std::string::npos);
   CHECK(names_in(directory.path()).empty());
 }
 

@@ -4,15 +4,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <memory>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/engine.hpp"
+#include "common/run.hpp"
 #include "support/golden.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/wan_request.hpp"
@@ -202,7 +206,16 @@ TEST_CASE("a video request that does not fit is refused, or fitted with a warnin
   refused([](auto& request) { request.steps = 0; }, "steps");
   refused([](auto& request) { request.videos_per_prompt = 0; }, "num-videos");
   refused([](auto& request) { request.max_sequence_length = 513; }, "max-sequence-length");
-  refused([](auto& request) { request.guidance = std::nan(""); }, "guidance");
+  for (const double scale : {std::nan(""), 1e39, -1e39})
+    refused([&](auto& request) { request.guidance = scale; }, "guidance");
+  refused([](auto& request) { request.flow_shift = 0; }, "flow-shift");
+  refused(
+      [](auto& request) {
+        request.prompts.clear();
+        request.negative_prompts = {"blurry"};
+        request.embeds = request.negative_embeds = {{1, 4, 32}, std::vector<float>(128)};
+      },
+      "either a negative prompt or");
   refused([](auto& request) { request.prompts.clear(); }, "prompt");
   refused([](auto& request) { request.negative_prompts = {"a", "b"}; }, "negative-prompt");
   refused([](auto& request) { request.latents = {{1, 16, 3, 4, 5}, std::vector<float>(960)}; }, "axis 4");
@@ -286,6 +299,46 @@ TEST_CASE("the difference of two videos is that of their latents; NaN and other 
   CHECK(largest_difference(with({1, 2, 3}, 8), base) == infinite);
   CHECK(largest_difference(with({1, nan, 3}, 7), base) == infinite);
   CHECK(largest_difference(base, with({nan, 2, 3}, 7)) == infinite);
+}
+
+TEST_CASE("a signal during a step ends the loop of a video after it") {
+  const testing::Golden golden("two_blocks", "wan");
+  auto model = wan::Model::open(golden.directory());
+  const examples::Weights weights(model, {});
+  const auto machine = examples::host_machine<wan::Pipeline>(1);
+  const auto engine = machine->engine(model, weights, {});
+  auto request = testing::wan_request_of(golden);
+  request.steps = 4;
+  const examples::InterruptGuard guard;
+  std::ostringstream printed;
+  examples::Progress progress(printed, examples::ProgressStyle::quiet);
+  std::vector<std::size_t> steps;
+  const auto watch = [&, stop = examples::watcher(progress)](const char* phase, std::size_t done, std::size_t of) {
+    if (std::string_view(phase) == "denoise") steps.push_back(done);
+    if (steps.size() == 2) std::raise(SIGINT);
+    stop(phase, done, of);
+  };
+  CHECK_THROWS_AS((void)engine->run(request, watch), examples::Interrupted);
+  CHECK(steps == std::vector<std::size_t>{0, 1});
+}
+
+TEST_CASE("NaN in a weight is an error that names the phase, not a black video") {
+  const testing::Golden golden("two_blocks", "wan");
+  auto request = testing::wan_request_of(golden);
+  request.sink = [](auto...) {};
+  const auto broken = [&](auto parameter) {
+    auto model = wan::Model::open(golden.directory());
+    const examples::Weights weights(model, {});
+    const auto machine = examples::host_machine<wan::Pipeline>(1);
+    const auto engine = machine->engine(model, weights, {});
+    const_cast<float&>(parameter(model).values()[0]) = std::nanf("");
+    return testing::message_of<ValueError>([&] { (void)engine->run(request, nobody); });
+  };
+  const auto denoise = broken([](wan::Model& model) -> Vector& { return model.transformer.out.bias; });
+  CHECK(testing::first_missing(denoise, {"denoise: the latents after step " + std::to_string(request.steps), "NaN"}) ==
+        "");
+  const auto decode = broken([](wan::Model& model) -> Vector& { return model.vae.conv_out.bias; });
+  CHECK(testing::first_missing(decode, {"decode: the frames", "NaN"}) == "");
 }
 
 TEST_CASE("a checkpoint of another pipeline says what is supported") {

@@ -7,9 +7,18 @@
 
 #include "support/golden.hpp"
 #include "support/loaded.hpp"
+#include "support/temporary_directory.hpp"
 #include "wan/pipeline.hpp"
 
 using namespace ebb;
+
+TEST_CASE("a scheduler that begins with data is refused, not divided by its zero") {
+  const testing::TemporaryDirectory directory;
+  directory.write("scheduler_config.json", R"({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0,
+                                               "invert_sigmas": true})");
+  const auto sampler = wan::Sampler::load(directory.path(), "FlowMatchEulerDiscreteScheduler");
+  CHECK_THROWS_WITH_AS((void)sampler.schedule(4, {}), doctest::Contains("invert_sigmas"), ConfigError);
+}
 
 TEST_CASE("every sample of the tiny Wan pipelines follows from the velocities of their steps, by either scheduler") {
   for (const char* name : {"two_blocks", "one_block", "three_blocks"}) {
