@@ -81,8 +81,8 @@ inline void warn(const RunOptions& options, const std::vector<std::string>& sent
   for (const std::string& sentence : sentences) std::cerr << "warning: " << sentence << '\n';
 }
 
-/// The guide's rows, one after another, as a Markdown table. The last column is `largest_difference` of a result and
-/// the second row's: 0 for all offload policies.
+/// The rows of diffusers' guide (quantized, fused, offloaded), one after another, as a Markdown table. The last column
+/// is `largest_difference` of a result and the second row's: 0 for all offload policies.
 template <Pipeline P>
 void compare(const RunOptions& options, typename P::Model& model, const Weights& weights,
              const typename P::Request& request, Machine<P>& machine, std::ostream& out) {

@@ -111,7 +111,8 @@ struct RunOptions {
     app.add_option("--tune", tune,
                    "GPU: file of algorithms for matrix products; what is not there yet is measured once and added")
         ->group(files);
-    app.add_flag("--compare", compare, "run the guide's rows one after another and print them as a table")
+    app.add_flag("--compare", compare,
+                 "run quantized, fused and under each offload policy, and print the rows as a table")
         ->excludes("--offload")
         ->excludes("--lookahead")
         ->excludes("--report")

@@ -33,15 +33,15 @@ void pack_latents(std::span<const T> latents, std::size_t batch, std::size_t cha
 template <class T>
 void unpack_latents(Matrix<const T> tokens, std::size_t rows, std::size_t columns, float scaling, float shift,
                     Image<T> picture) {
-  require(picture.height == 2 * rows && picture.width == 2 * columns &&
-              tokens.rows == picture.batch * rows * columns && tokens.columns == 4 * picture.channels,
+  require(picture.height == 2 * rows && picture.width == 2 * columns && tokens.rows == picture.batch * rows * columns &&
+              tokens.columns == 4 * picture.channels,
           "unpack_latents: tokens [batch * rows * columns, 4 * c], picture [batch, 2 * rows, 2 * columns, c]");
   for (std::size_t item = 0; item < picture.batch; ++item)
     for (std::size_t y = 0; y < picture.height; ++y)
       for (std::size_t x = 0; x < picture.width; ++x)
         for (std::size_t c = 0; c < picture.channels; ++c) {
-          const float value = static_cast<float>(
-              tokens((item * rows + y / 2) * columns + x / 2, c * 4 + (y % 2) * 2 + x % 2));
+          const float value =
+              static_cast<float>(tokens((item * rows + y / 2) * columns + x / 2, c * 4 + (y % 2) * 2 + x % 2));
           const float unscaled = static_cast<float>(static_cast<T>(value / scaling));
           picture(item, y, x, c) = static_cast<T>(unscaled + shift);
         }

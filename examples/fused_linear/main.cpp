@@ -31,7 +31,8 @@ int main() {
   const ebb::host::Context<float> ctx(workspace, 2);
   std::vector<float> y(tokens * outputs);
   const ebb::Matrix<const float> gate(factor.data(), tokens, outputs);
-  linear(ctx, {x.data(), tokens, inputs}, weight, ebb::chain(ebb::Bias{bias.data()}, ebb::GeluTanh{}, ebb::Multiply{gate}),
+  linear(ctx, {x.data(), tokens, inputs}, weight,
+         ebb::chain(ebb::Bias{bias.data()}, ebb::GeluTanh{}, ebb::Multiply{gate}),
          ebb::Matrix<float>(y.data(), tokens, outputs));
   float largest = 0.0f;
   for (const float value : y) largest = std::max(largest, std::abs(value));

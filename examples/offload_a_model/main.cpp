@@ -9,9 +9,7 @@
 struct Layer {
   static constexpr ebb::Level level = ebb::Level::block;
   ebb::nn::Linear up, down;
-  static consteval auto members() {
-    return std::tuple{ebb::field{"up", &Layer::up}, ebb::field{"down", &Layer::down}};
-  }
+  static consteval auto members() { return std::tuple{ebb::field{"up", &Layer::up}, ebb::field{"down", &Layer::down}}; }
   template <class Context>
   void forward(Context& ctx, ebb::Matrix<float> x) const {
     const auto frame = ctx.workspace().frame();
@@ -51,7 +49,8 @@ int main() {
     const ebb::AlignedBuffer device(ebb::host::Offload::plan(spec, components).arena_bytes);
     ebb::host::Offload group(spec, streams, ebb::host::Stream::compute, ebb::host::Stream::copy, components,
                              device.bytes());
-    ebb::for_each_reference(outline, [&](const auto& parameter) { parameter.bind(group.address(0, parameter.offset)); });
+    ebb::for_each_reference(outline,
+                            [&](const auto& parameter) { parameter.bind(group.address(0, parameter.offset)); });
 
     ebb::Workspace workspace;
     ebb::host::Context<float> ctx(workspace, 1, &group);

@@ -39,8 +39,8 @@ TEST_CASE("CLIP's pooled output equals transformers'") {
     CHECK(testing::relative_error(pooled<float>(golden, "clip.ids"), golden.floats("clip.pooled")) < 1e-5);
     CHECK(testing::relative_error(pooled<bfloat16>(golden, "clip.ids"), golden.floats("bf16.clip.pooled")) < 2e-2);
     if (golden.has("negative.clip.ids"))
-      CHECK(testing::relative_error(pooled<float>(golden, "negative.clip.ids"),
-                                    golden.floats("negative.clip.pooled")) < 1e-5);
+      CHECK(testing::relative_error(pooled<float>(golden, "negative.clip.ids"), golden.floats("negative.clip.pooled")) <
+            1e-5);
   }
 }
 

@@ -23,9 +23,7 @@ const std::filesystem::path pipelines = std::filesystem::path(EBB_GOLDEN_DIR) / 
 
 /// A copy of a golden tokenizer, one of whose files is changed.
 struct Changed : testing::TemporaryDirectory {
-  explicit Changed(const char* pipeline) {
-    std::filesystem::copy(pipelines / pipeline / "tokenizer", path());
-  }
+  explicit Changed(const char* pipeline) { std::filesystem::copy(pipelines / pipeline / "tokenizer", path()); }
   Changed(const char* pipeline, const char* file, const std::function<void(nlohmann::json&)>& change)
       : Changed(pipeline) {
     json(file, change);
@@ -122,9 +120,7 @@ TEST_CASE("malformed files are refused with file and field, whatever the type fo
     CHECK_THROWS_WITH_AS(ClipTokenizer::load(files.path()), doctest::Contains(words), FileError);
   };
   using Json = nlohmann::json;
-  const auto with = [](const std::function<void(Json&)>& change) {
-    return Changed("dev", "tokenizer.json", change);
-  };
+  const auto with = [](const std::function<void(Json&)>& change) { return Changed("dev", "tokenizer.json", change); };
   refused(with([](Json& json) { json["model"]["type"] = 5; }), "model.type");
   refused(with([](Json& json) { json["model"] = "BPE"; }), "\"model\"");
   refused(with([](Json& json) { json["added_tokens"] = "x"; }), "added_tokens");

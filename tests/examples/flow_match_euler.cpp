@@ -1,18 +1,18 @@
 #include "common/flow_match_euler.hpp"
 
+#include <doctest/doctest.h>
+#include <unistd.h>
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <type_traits>
-#include <unistd.h>
 #include <vector>
 
 #include "ebb/host.hpp"
@@ -70,8 +70,7 @@ bool same_bits(std::span<const float> found, const std::vector<float>& expected)
   });
 }
 
-const nlohmann::json dev{
-    {"use_dynamic_shifting", true}, {"shift", 3.0}, {"base_shift", 0.5}, {"max_shift", 1.15}};
+const nlohmann::json dev{{"use_dynamic_shifting", true}, {"shift", 3.0}, {"base_shift", 0.5}, {"max_shift", 1.15}};
 
 template <ebb::Element T>
 void take_step(const ebb::examples::FlowMatchEuler& scheduler, std::size_t index, std::vector<T>& velocity,
@@ -212,8 +211,7 @@ TEST_CASE("schedules that would not be finite are refused") {
   CHECK_THROWS_AS(scheduler.set_timesteps(0, 4096), ebb::ConfigError);
   auto steep = scheduler_of({{"use_dynamic_shifting", true}, {"max_shift", 1e6}});
   CHECK_THROWS_AS(steep.set_timesteps(4, 4096), ebb::ConfigError);
-  auto negative =
-      scheduler_of({{"use_dynamic_shifting", true}, {"time_shift_type", "linear"}, {"base_shift", -2.0}});
+  auto negative = scheduler_of({{"use_dynamic_shifting", true}, {"time_shift_type", "linear"}, {"base_shift", -2.0}});
   CHECK_THROWS_AS(negative.set_timesteps(4, 256), ebb::ConfigError);
   auto terminal = scheduler_of({{"shift_terminal", 0.1}});
   CHECK_THROWS_AS(terminal.set_timesteps(1, 1), ebb::ConfigError);

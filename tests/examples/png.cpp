@@ -4,11 +4,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <doctest/doctest.h>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <doctest/doctest.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -70,9 +70,7 @@ std::string refusal(const fs::path& path) {
   return "accepted";
 }
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::string big_endian(std::uint32_t value) {
   std::string text;
@@ -90,16 +88,14 @@ std::string chunk(const std::string& type, const std::string& data) {
 }
 
 std::string header(std::uint32_t width, std::uint32_t height) {
-  return "\x89PNG\r\n\x1a\n" +
-         chunk("IHDR", big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5));
+  return "\x89PNG\r\n\x1a\n" + chunk("IHDR", big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5));
 }
 
 TEST_CASE("pixels and text survive the round trip") {
   const Directory directory;
   const PngPicture picture = noise(13, 17);
-  const std::vector<PngText> text{{"parameters", "a cat, a hat\nSteps: 28, Seed: 1"},
-                                  {"ebb", R"({"seed": 1})"},
-                                  {"Comment", "caf\u00e9 \u732b"}};
+  const std::vector<PngText> text{
+      {"parameters", "a cat, a hat\nSteps: 28, Seed: 1"}, {"ebb", R"({"seed": 1})"}, {"Comment", "caf\u00e9 \u732b"}};
   write_png(directory / "out.png", picture.view(), text);
   CHECK(directory.files() == 1);
   const PngPicture read = read_png(directory / "out.png");
@@ -191,8 +187,7 @@ TEST_CASE("grey pictures are read as RGB") {
   // One grey pixel of value 0x42: stored deflate block of the filter byte and the pixel.
   const std::string ihdr = big_endian(1) + big_endian(1) + std::string("\x08\0\0\0\0", 5);
   const std::string idat("\x78\x01\x01\x02\x00\xfd\xff\x00\x42\x00\x44\x00\x43", 13);
-  put(directory / "grey.png",
-      "\x89PNG\r\n\x1a\n" + chunk("IHDR", ihdr) + chunk("IDAT", idat) + chunk("IEND", ""));
+  put(directory / "grey.png", "\x89PNG\r\n\x1a\n" + chunk("IHDR", ihdr) + chunk("IDAT", idat) + chunk("IEND", ""));
   CHECK(read_png(directory / "grey.png").pixels == std::vector<std::uint8_t>{0x42, 0x42, 0x42});
 }
 

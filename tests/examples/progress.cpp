@@ -1,8 +1,8 @@
 #include "common/progress.hpp"
 
+#include <doctest/doctest.h>
 #include <algorithm>
 #include <cstddef>
-#include <doctest/doctest.h>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -106,8 +106,7 @@ TEST_CASE("the bar grows, tells the time left and ends as one plain line") {
     const auto drawings = screen.drawings();
     REQUIRE(drawings.size() == 5);
     CHECK(drawings[0].starts_with("denoise [" + std::string(33, ' ') + "] 0/4"));
-    CHECK(drawings[1] ==
-          "denoise [" + std::string(8, '=') + std::string(25, ' ') + "] 1/4, 2.00 s/step, 6.0 s left");
+    CHECK(drawings[1] == "denoise [" + std::string(8, '=') + std::string(25, ' ') + "] 1/4, 2.00 s/step, 6.0 s left");
     CHECK(std::count(drawings[4].begin(), drawings[4].end(), '=') == 33);
     for (const std::string& drawing : drawings) CHECK(drawing.find(']') == 42);  // the bar keeps its width
     progress.finish();

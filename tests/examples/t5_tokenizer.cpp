@@ -24,9 +24,7 @@ const std::filesystem::path pipelines = std::filesystem::path(EBB_GOLDEN_DIR) / 
 
 /// A copy of a golden tokenizer, one of whose files is changed.
 struct Changed : testing::TemporaryDirectory {
-  explicit Changed(const char* pipeline) {
-    std::filesystem::copy(pipelines / pipeline / "tokenizer_2", path());
-  }
+  explicit Changed(const char* pipeline) { std::filesystem::copy(pipelines / pipeline / "tokenizer_2", path()); }
   Changed(const char* pipeline, const char* file, const std::function<void(nlohmann::json&)>& change)
       : Changed(pipeline) {
     json(file, change);
@@ -61,12 +59,15 @@ TEST_CASE("white space of every kind, U+2581 in the text, special tokens that on
     CAPTURE(name);
     const Changed files(name);
     CHECK(files.ids("over\xc2\x85the cat") == Ids{20, 21, 7, 32, 22, 1});
-    CHECK(files.ids("\xe2\x96\x81" "a cat") == Ids{4, 32, 22, 1});
-    CHECK(files.ids("a\xe2\x96\x81" "cat") == Ids{4, 32, 22, 1});
+    CHECK(files.ids("\xe2\x96\x81"
+                    "a cat") == Ids{4, 32, 22, 1});
+    CHECK(files.ids("a\xe2\x96\x81"
+                    "cat") == Ids{4, 32, 22, 1});
     CHECK(files.ids("  a \n\t cat ") == Ids{4, 32, 22, 1});
     CHECK(files.ids("a <extra_id_0> cat</s>") == Ids{4, 419, 32, 22, 1, 1});
     CHECK(files.ids("\xef\xbc\x9c/s\xef\xbc\x9e a") == Ids{3, 1, 4, 1});
-    CHECK(files.ids("\xef\xbc\x9c" "extra_id_3>") == Ids{3, 416, 1});
+    CHECK(files.ids("\xef\xbc\x9c"
+                    "extra_id_3>") == Ids{3, 416, 1});
   }
 }
 
@@ -120,11 +121,11 @@ TEST_CASE("forty thousand words with special tokens take no quadratic time") {
 
 TEST_CASE("a compiled normalization that leads outside of itself is refused, not followed") {
   const auto with = [](const char* base64) {
-    return Changed("dev", "tokenizer.json",
-                   [&](auto& json) { json["normalizer"]["precompiled_charsmap"] = base64; });
+    return Changed("dev", "tokenizer.json", [&](auto& json) { json["normalizer"]["precompiled_charsmap"] = base64; });
   };
   const auto refused = [](const Changed& files) {
-    CHECK_THROWS_WITH_AS(T5Tokenizer::load(files.path()).encode("a", 8), doctest::Contains("tokenizer.json"), FileError);
+    CHECK_THROWS_WITH_AS(T5Tokenizer::load(files.path()).encode("a", 8), doctest::Contains("tokenizer.json"),
+                         FileError);
   };
   refused(with("AQ=="));              // shorter than its size field
   refused(with("/////wAAAABhAA=="));  // a trie larger than the file
@@ -142,9 +143,7 @@ TEST_CASE("malformed files are refused with file and field, whatever the type fo
     CHECK_THROWS_WITH_AS(T5Tokenizer::load(files.path()), doctest::Contains(words), FileError);
   };
   using Json = nlohmann::json;
-  const auto with = [](const std::function<void(Json&)>& change) {
-    return Changed("dev", "tokenizer.json", change);
-  };
+  const auto with = [](const std::function<void(Json&)>& change) { return Changed("dev", "tokenizer.json", change); };
   refused(with([](Json& json) { json["model"]["type"] = Json::array({1}); }), "model.type");
   refused(with([](Json& json) { json["model"]["vocab"] = "x"; }), "model.vocab");
   refused(with([](Json& json) { json["model"]["vocab"].push_back({"qq", 1e300}); }), "score");

@@ -100,7 +100,8 @@ TEST_CASE("what does not fit is named") {
 TEST_CASE("broken UTF-8 and ten thousand words are no trouble") {
   const auto clip = ClipTokenizer::load(pipelines / "dev" / "tokenizer");
   const auto t5 = T5Tokenizer::load(pipelines / "dev" / "tokenizer_2");
-  for (const std::string& text : {std::string("\xff\xfe a"), std::string("a\xc3"), std::string("\xed\xa0\x80"), std::string("\xf8\x88\x80\x80\x80"), std::string(1, '\0')}) {
+  for (const std::string& text : {std::string("\xff\xfe a"), std::string("a\xc3"), std::string("\xed\xa0\x80"),
+                                  std::string("\xf8\x88\x80\x80\x80"), std::string(1, '\0')}) {
     CHECK(clip.encode(text, 77).ids.size() == 77);
     CHECK(t5.encode(text, 32).ids.size() == 32);
   }
@@ -129,7 +130,9 @@ TEST_CASE("damaged tokenizer files name the file and the field") {
                        doctest::Contains("'a'"), FileError);
   CHECK_THROWS_WITH_AS(clip_with([](auto& json) { json["model"]["vocab"]["a"] = 1; }), doctest::Contains("twice"),
                        FileError);
-  CHECK_THROWS_WITH_AS(clip_with([](auto& json) { json["model"]["merges"][3] = {"zq", "xx"}; }),
+  CHECK_THROWS_WITH_AS(clip_with([](auto& json) {
+                         json["model"]["merges"][3] = {"zq", "xx"};
+                       }),
                        doctest::Contains("not in the vocabulary"), FileError);
   CHECK_THROWS_WITH_AS(clip_with([](auto& json) { json["model"]["merges"][3] = 7; }), doctest::Contains("merge 3"),
                        FileError);

@@ -1,10 +1,10 @@
 #include "common/torch_random.hpp"
 
+#include <doctest/doctest.h>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <doctest/doctest.h>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <span>

@@ -53,7 +53,8 @@ std::vector<T> velocity(const testing::Golden& golden, LoadOptions options = {})
   const Shape noise = golden.shape("noise");
   const auto rotary = model->config.rotary(text[1], noise[2] / 2, noise[3] / 2);
   const auto sequence = flux::Sequence::make(host.ctx, rotary, out[0], out[1]);
-  const std::vector<float> timesteps(out[0], golden.floats(half ? "bf16.forward.timestep" : "forward.timestep").front());
+  const std::vector<float> timesteps(out[0],
+                                     golden.floats(half ? "bf16.forward.timestep" : "forward.timestep").front());
   const std::vector<float> guidances(out[0], call_facts.at("guidance_scale").get<float>());
   const auto modulation = host.ctx.matrix(out[0], model->modulation_width());
   model->modulate(host.ctx, timesteps, guidances,
@@ -87,8 +88,9 @@ TEST_CASE("one forward in a 4-bit format equals diffusers on bitsandbytes' dequa
                                   golden.floats("nf4.forward.sample")) < 1e-5);
   }
   const testing::Golden golden("dev");
-  CHECK(testing::relative_error(velocity<float>(golden, testing::quantized(Kind::nf4, {.nested = DoubleQuantization::on})),
-                                golden.floats("nf4_dq.forward.sample")) < 1e-5);
+  CHECK(testing::relative_error(
+            velocity<float>(golden, testing::quantized(Kind::nf4, {.nested = DoubleQuantization::on})),
+            golden.floats("nf4_dq.forward.sample")) < 1e-5);
   CHECK(testing::relative_error(velocity<float>(golden, testing::quantized(Kind::nf4, {.block_size = 128})),
                                 golden.floats("nf4_bs128.forward.sample")) < 1e-5);
   CHECK(testing::relative_error(velocity<float>(golden, testing::quantized(Kind::fp4)),
@@ -98,8 +100,8 @@ TEST_CASE("one forward in a 4-bit format equals diffusers on bitsandbytes' dequa
 TEST_CASE("a configuration that does not fit says which field") {
   const auto read = [](const nlohmann::json& change) {
     const auto path = std::filesystem::temp_directory_path() / "ebb-transformer-config.json";
-    nlohmann::json config = nlohmann::json::parse(std::ifstream(
-        std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines/dev/transformer/config.json"));
+    nlohmann::json config = nlohmann::json::parse(
+        std::ifstream(std::filesystem::path(EBB_GOLDEN_DIR) / "pipelines/dev/transformer/config.json"));
     config.merge_patch(change);
     std::ofstream(path) << config;
     const auto file = ConfigFile::open(path);
