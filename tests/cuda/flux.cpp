@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <limits>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -160,11 +159,12 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit on a GPU, n
   std::size_t all = 0;
   for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
   std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-  const std::array<std::size_t, 4> lookaheads{1, 0, 2, 3};
-  for (const std::size_t lookahead : std::span(lookaheads).first(testing::repeats(lookaheads.size()))) {
-    for (const std::size_t run : {1, 2, 3}) policies.emplace_back(BlockOffload{run, lookahead});
+  constexpr std::array<std::size_t, 4> lookaheads{1, 0, 2, 3};
+  constexpr std::array<std::size_t, 3> runs{2, 1, 3}, parts{5, 3, 9};
+  for (const std::size_t lookahead : testing::some_of(lookaheads)) {
+    for (const std::size_t run : testing::some_of(runs)) policies.emplace_back(BlockOffload{run, lookahead});
     policies.emplace_back(LeafOffload{lookahead});
-    for (const std::size_t part : {3, 5, 9}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    for (const std::size_t part : testing::some_of(parts)) policies.emplace_back(Budget{all * part / 10, lookahead});
   }
   for (const OffloadSpec& policy : policies) {
     CAPTURE(policy.text());
@@ -186,8 +186,9 @@ TEST_CASE("modulations that are made between steps, whose weights take the place
   const auto resident = session.run(request);
   std::size_t all = 0;
   for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
-  for (const OffloadSpec& policy : {OffloadSpec(ModelOffload{}), OffloadSpec(BlockOffload{1, 1}),
-                                    OffloadSpec(LeafOffload{1}), OffloadSpec(Budget{all / 2, 1})}) {
+  const std::array policies{OffloadSpec(LeafOffload{1}), OffloadSpec(ModelOffload{}), OffloadSpec(BlockOffload{1, 1}),
+                            OffloadSpec(Budget{all / 2, 1})};
+  for (const OffloadSpec& policy : testing::some_of(policies)) {
     CAPTURE(policy.text());
     CHECK(same(session.run(request, policy), resident));
     REQUIRE(session.traffic().gpu);

@@ -1,6 +1,7 @@
 // The whole program on a GPU with the demo weights: pictures, and the files beside them.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -36,7 +37,8 @@ std::vector<Span> spans(const nlohmann::json& trace, int track) {
 TEST_CASE("the program writes a picture, the report, the timeline and the algorithms") {
   const testing::TemporaryDirectory directory;
   const auto prompts = testing::held_out(1);
-  flux::Options options = testing::demo_options(prompts, 8, "cuda");
+  const std::size_t steps = std::max<std::size_t>(testing::repeats(8), 3);
+  flux::Options options = testing::demo_options(prompts, steps, "cuda");
   options.offload = "block";
   const auto run = [&](const char* name) {
     options.output = (directory / (std::string(name) + ".png")).string();
@@ -75,8 +77,8 @@ TEST_CASE("the program writes a picture, the report, the timeline and the algori
   const auto report = nlohmann::json::parse(testing::TemporaryDirectory::read(options.report));
   CHECK(report.at("device").get<std::string>().starts_with("cuda:0 "));
   CHECK(report.at("offload") == "block");
-  CHECK(report.at("step_seconds").size() == 8);
-  CHECK(report.at("graph_launches") == 7);
+  CHECK(report.at("step_seconds").size() == steps);
+  CHECK(report.at("graph_launches") == steps - 1);
   CHECK(report.at("bytes_moved") > 0);
   CHECK(report.at("driver_peak_bytes").is_number_unsigned());  // other processes count too: no bound holds
   CHECK(!report.contains("stalls"));
@@ -86,5 +88,6 @@ TEST_CASE("the program writes a picture, the report, the timeline and the algori
 
 TEST_CASE("ten held-out prompts on a GPU: at least eight pictures show what was asked for") {
   const auto prompts = testing::held_out(testing::repeats(10));
-  CHECK(testing::right(testing::drawn(prompts, 28, "cuda"), prompts) >= prompts.size() * 8 / 10);
+  const std::size_t steps = std::max<std::size_t>(testing::repeats(28), 3);
+  CHECK(testing::right(testing::drawn(prompts, steps, "cuda"), prompts) >= prompts.size() * 8 / 10);
 }

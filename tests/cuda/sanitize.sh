@@ -32,14 +32,21 @@ one() {
   options+=(--report-api-errors no --require-cuda-init no) # some tests provoke errors, some need no GPU
   case $tool in
     initcheck) options+=(--nvtx yes) ;; # for mark_initialized
-    # What happens inside a kernel of cuBLASLt is not ours. Racecheck cannot leave it out: such a kernel then ends with an
-    # illegal address (CUDA 13.0).
-    synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;;
+    synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;; # what happens in them is not ours
   esac
   timeout "$limit" compute-sanitizer "${options[@]}" \
     "$program" --source-file="*/tests/cuda/$file.*" --first="$number" --last="$number" >"$log" 2>&1 || status=$?
+  local summary
+  summary=$(grep -h 'SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)
+  # Racecheck cannot leave cuBLASLt's kernels out (they then end with an illegal address, CUDA 13.0), nor does it follow
+  # what orders their accesses.
+  if [ "$tool" = racecheck ] && [ "$status" -eq 9 ] && grep -q 'Status: SUCCESS' "$log" &&
+    grep -q 'access at ' "$log" && ! grep 'access at ' "$log" | grep -qvE 'access at (void )?(nvjet|cutlass|cublas)'; then
+    status=0
+    summary+=', all inside of kernels of cuBLASLt'
+  fi
   printf '%-10s %-12s %3d  status %3d, %4d s, %s\n' "$tool" "$file" "$number" "$status" $((SECONDS - begin)) \
-    "$(grep -h 'SUMMARY' "$log" | tail -1 | sed 's/^=* *//' || true)"
+    "$summary"
   [ "$status" -eq 0 ]
 }
 export -f one

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <limits>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -122,9 +121,9 @@ TEST_CASE_TEMPLATE("Wan's frames on a GPU are those of the host, in tiles and wi
     (void)session.run(request, OffloadSpec(NoOffload{}), machine);
     return bytes;
   };
-  const std::size_t many = session.vae().pixels_at_once;
+  const std::array<std::size_t, 2> pixels{session.vae().pixels_at_once, 1};
   for (const auto tiling : {examples::Tiling::off, examples::Tiling::on})
-    for (const std::size_t pixels_at_once : {std::size_t{1}, many}) {
+    for (const std::size_t pixels_at_once : testing::some_of(pixels)) {
       CAPTURE(pixels_at_once);
       request.tiling = tiling;
       session.vae().pixels_at_once = pixels_at_once;
@@ -166,11 +165,12 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit of a video 
   std::size_t all = 0;
   for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
   std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
-  const std::array<std::size_t, 3> lookaheads{1, 0, 2};
-  for (const std::size_t lookahead : std::span(lookaheads).first(testing::repeats(lookaheads.size()))) {
-    for (const std::size_t run : {1, 2}) policies.emplace_back(BlockOffload{run, lookahead});
+  constexpr std::array<std::size_t, 3> lookaheads{1, 0, 2};
+  constexpr std::array<std::size_t, 2> runs{1, 2}, parts{4, 8};
+  for (const std::size_t lookahead : testing::some_of(lookaheads)) {
+    for (const std::size_t run : testing::some_of(runs)) policies.emplace_back(BlockOffload{run, lookahead});
     policies.emplace_back(LeafOffload{lookahead});
-    for (const std::size_t part : {4, 8}) policies.emplace_back(Budget{all * part / 10, lookahead});
+    for (const std::size_t part : testing::some_of(parts)) policies.emplace_back(Budget{all * part / 10, lookahead});
   }
   for (const OffloadSpec& policy : policies) {
     CAPTURE(policy.text());

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdlib>
+#include <span>
 
 namespace ebb::testing {
 
@@ -11,6 +13,12 @@ inline std::size_t repeats(std::size_t usual) {
   const char* percent = std::getenv("EBB_PERCENT");
   const std::size_t some = percent == nullptr ? usual : usual * std::strtoul(percent, nullptr, 10) / 100;
   return some == 0 ? 1 : some;
+}
+
+/// The first of what is alike, as many as `repeats` says; put the one that says most first.
+template <class T, std::size_t count>
+std::span<const T> some_of(const std::array<T, count>& list) {
+  return std::span<const T>(list).first(repeats(count));
 }
 
 }  // namespace ebb::testing
