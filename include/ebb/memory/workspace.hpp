@@ -17,6 +17,12 @@ namespace ebb {
 /// on nothing is allocated and addresses repeat from pass to pass. Not thread-safe: one workspace a stream.
 template <class Buffer>
 class BasicWorkspace {
+  struct Mark {
+    std::size_t chunk = 0;   // the chunk that is being filled
+    std::size_t used = 0;    // bytes used in it
+    std::size_t in_use = 0;  // bytes used in all, ends of full chunks left out
+  };
+
  public:
   BasicWorkspace() = default;
   BasicWorkspace(const BasicWorkspace&) = delete;
@@ -32,7 +38,7 @@ class BasicWorkspace {
 
    private:
     BasicWorkspace& workspace_;
-    typename BasicWorkspace::Mark mark_;
+    Mark mark_;
   };
 
   Frame frame() { return Frame(*this); }
@@ -77,12 +83,6 @@ class BasicWorkspace {
  private:
   static constexpr std::size_t minimum_chunk_bytes = std::size_t{1} << 20;
   static constexpr std::size_t maximum_growth_bytes = std::size_t{32} << 20;
-
-  struct Mark {
-    std::size_t chunk = 0;   // the chunk that is being filled
-    std::size_t used = 0;    // bytes used in it
-    std::size_t in_use = 0;  // bytes used in all, ends of full chunks left out
-  };
 
   std::size_t held_bytes() const {
     std::size_t bytes = 0;
