@@ -1,11 +1,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -55,11 +53,8 @@ struct Result : examples::Phases {
   std::vector<Picture> pictures;
 };
 
-/// The largest difference of two results' pictures, in levels of 255; infinite where a latent is NaN or infinite.
-inline double largest_difference(const Result& a, const Result& b) {
-  for (const Result* result : {&a, &b})
-    if (!std::ranges::all_of(result->latents.values, [](float value) { return std::isfinite(value); }))
-      return std::numeric_limits<double>::infinity();
+/// The largest difference of two results' pictures, in levels of 255.
+inline int largest_difference(const Result& a, const Result& b) {
   int largest = 0;
   for (std::size_t picture = 0; picture < a.pictures.size(); ++picture)
     for (std::size_t i = 0; i < a.pictures[picture].rgb.size(); ++i)

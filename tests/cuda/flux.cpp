@@ -5,9 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,6 +14,7 @@
 #include "support/flux_request.hpp"
 #include "support/golden.hpp"
 #include "support/repeats.hpp"
+#include "support/session.hpp"
 #include "support/temporary_directory.hpp"
 
 using namespace ebb;
@@ -38,42 +37,14 @@ struct Wide {
 
 const std::string guide = "transformer=nf4,text_encoder_2=nf4";
 
-void nobody(const char*, std::size_t, std::size_t) {}
-
 examples::Machine<flux::Pipeline>& gpu() {
   static const auto machine = examples::cuda_machine<flux::Pipeline>(0, std::numeric_limits<std::size_t>::max());
   return *machine;
 }
 
-/// A model with weights of one kind, and one engine after another.
-class Session {
- public:
+struct Session : testing::Session<flux::Pipeline> {
   Session(const testing::Golden& golden, const std::string& quantize, DType compute, const FormatChoice& format = {})
-      : model_(flux::Model::open(golden.directory())),
-        compute_(compute),
-        weights_(
-            model_,
-            {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, format, {}), compute, 1, {}}) {}
-
-  flux::Result run(const flux::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                   examples::Machine<flux::Pipeline>& machine = gpu(), const std::filesystem::path& trace = {}) {
-    const auto engine =
-        machine.engine(model_, weights_, {.placement = {policy, {}}, .compute = compute_, .trace = trace});
-    auto result = engine->run(request, nobody);
-    traffic_ = engine->traffic();
-    bound_bytes_ = engine->plan().bound_bytes;
-    return result;
-  }
-  const examples::Traffic& traffic() const { return traffic_; }
-  std::size_t bound_bytes() const { return bound_bytes_; }
-  const examples::Weights& weights() const { return weights_; }
-
- private:
-  flux::Model model_;
-  DType compute_;
-  examples::Weights weights_;
-  examples::Traffic traffic_;
-  std::size_t bound_bytes_ = 0;
+      : testing::Session<flux::Pipeline>(gpu(), golden, quantize, compute, format) {}
 };
 
 int largest_difference(const flux::Result& result, const std::vector<std::uint8_t>& expected) {
@@ -132,8 +103,8 @@ TEST_CASE("every format gives on a GPU what it gives on the host") {
   const auto agrees = [&](const std::string& quantize, const FormatChoice& format, double bound) {
     CAPTURE(quantize);
     Session session(golden, quantize, DType::f32, format);
-    CHECK(testing::relative_error(session.run(request).latents.values,
-                                  session.run(request, OffloadSpec(NoOffload{}), *host).latents.values) < bound);
+    CHECK(testing::relative_error(session.run(request).latents.values, session.run_on(*host, request).latents.values) <
+          bound);
   };
   agrees("nf4", nested, 1e-4);
   agrees("nf4", wide, 1e-4);
@@ -152,7 +123,7 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit on a GPU, n
   CHECK(same(session.run(request), resident));
   const testing::TemporaryDirectory directory;
   for (const OffloadSpec& policy : {OffloadSpec(NoOffload{}), OffloadSpec(LeafOffload{1})}) {
-    CHECK(same(session.run(request, policy, gpu(), directory / "trace.json"), resident));
+    CHECK(same(session.run_traced(request, policy, directory / "trace.json"), resident));
     REQUIRE(session.traffic().gpu);
     CHECK(session.traffic().gpu->graph_launches == 0);  // what is traced is not recorded
   }
@@ -170,7 +141,7 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit on a GPU, n
     CAPTURE(policy.text());
     CAPTURE(policy.settings().lookahead);
     CHECK(same(session.run(request, policy), resident));
-    CHECK(session.traffic().arena_bytes <= session.bound_bytes());
+    CHECK(session.traffic().arena_bytes <= session.plan().bound_bytes);
     CHECK(session.traffic().bytes_moved > 0);
     REQUIRE(session.traffic().gpu);
     CHECK(session.traffic().gpu->graph_launches == request.steps - 1);

@@ -5,15 +5,14 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <limits>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "common/engine.hpp"
 #include "support/golden.hpp"
 #include "support/repeats.hpp"
+#include "support/session.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/wan_request.hpp"
 #include "wan/pipeline.hpp"
@@ -35,43 +34,15 @@ struct ThreeBlocks {
 
 const std::string guide = "transformer=nf4,text_encoder=nf4";
 
-void nobody(const char*, std::size_t, std::size_t) {}
-
 examples::Machine<wan::Pipeline>& gpu() {
   static const auto machine = examples::cuda_machine<wan::Pipeline>(0, std::numeric_limits<std::size_t>::max());
   return *machine;
 }
 
-/// A model with weights of one kind, and one engine after another.
-class Session {
- public:
+struct Session : testing::Session<wan::Pipeline> {
   Session(const testing::Golden& golden, const std::string& quantize, DType compute)
-      : model_(wan::Model::open(golden.directory())),
-        compute_(compute),
-        weights_(model_,
-                 {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, {}, {}), compute, 1, {}}) {}
-
-  /// With a file for its timeline a run makes no graphs.
-  wan::Result run(const wan::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                  examples::Machine<wan::Pipeline>& machine = gpu(), const std::filesystem::path& trace = {}) {
-    const auto engine =
-        machine.engine(model_, weights_, {.placement = {policy, {}}, .compute = compute_, .trace = trace});
-    auto result = engine->run(request, nobody);
-    traffic_ = engine->traffic();
-    bound_bytes_ = engine->plan().bound_bytes;
-    return result;
-  }
-  const examples::Traffic& traffic() const { return traffic_; }
-  std::size_t bound_bytes() const { return bound_bytes_; }
-  const examples::Weights& weights() const { return weights_; }
-  examples::WanVaeConfig& vae() { return model_.vae.config; }
-
- private:
-  wan::Model model_;
-  DType compute_;
-  examples::Weights weights_;
-  examples::Traffic traffic_;
-  std::size_t bound_bytes_ = 0;
+      : testing::Session<wan::Pipeline>(gpu(), golden, quantize, compute) {}
+  examples::WanVaeConfig& vae() { return model().vae.config; }
 };
 
 }  // namespace
@@ -118,7 +89,7 @@ TEST_CASE_TEMPLATE("Wan's frames on a GPU are those of the host, in tiles and wi
   };
   const auto frames_of = [&](examples::Machine<wan::Pipeline>& machine) {
     bytes.clear();
-    (void)session.run(request, OffloadSpec(NoOffload{}), machine);
+    (void)session.run_on(machine, request);
     return bytes;
   };
   const std::array<std::size_t, 2> pixels{session.vae().pixels_at_once, 1};
@@ -161,7 +132,7 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit of a video 
   CHECK(same(session.run(request)));
   const testing::TemporaryDirectory directory;
   for (const OffloadSpec& policy : {OffloadSpec(NoOffload{}), OffloadSpec(LeafOffload{})})
-    CHECK(same(session.run(request, policy, gpu(), directory / "timeline.json")));
+    CHECK(same(session.run_traced(request, policy, directory / "timeline.json")));
   std::size_t all = 0;
   for (const auto& home : session.weights().homes()) all += home.outline.end - home.outline.begin;
   std::vector<OffloadSpec> policies{OffloadSpec(ModelOffload{})};
@@ -176,7 +147,7 @@ TEST_CASE_TEMPLATE("no policy, run length or lookahead changes a bit of a video 
     CAPTURE(policy.text());
     CAPTURE(policy.settings().lookahead);
     CHECK(same(session.run(request, policy)));
-    CHECK(session.traffic().arena_bytes <= session.bound_bytes());
+    CHECK(session.traffic().arena_bytes <= session.plan().bound_bytes);
     CHECK(session.traffic().bytes_moved > 0);
     REQUIRE(session.traffic().gpu);
     CHECK(session.traffic().gpu->graph_launches == request.steps - 1);

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <memory>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -18,6 +17,7 @@
 #include "common/engine.hpp"
 #include "common/run.hpp"
 #include "support/golden.hpp"
+#include "support/session.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/wan_request.hpp"
 
@@ -43,32 +43,15 @@ struct Frames {
   }
 };
 
-/// Model, weights and one engine after another.
-class Session {
- public:
+examples::Machine<wan::Pipeline>& host() {
+  static const auto machine = examples::host_machine<wan::Pipeline>(1);
+  return *machine;
+}
+
+struct Session : testing::Session<wan::Pipeline> {
   explicit Session(const testing::Golden& golden, const std::string& quantize = "", DType compute = DType::f32,
                    const std::filesystem::path& disk = {})
-      : model_(wan::Model::open(golden.directory())),
-        compute_(compute),
-        weights_(model_, {quantize.empty() ? QuantizationPlan{} : QuantizationPlan::parse(quantize, {}, {}), compute, 1,
-                          disk}) {}
-
-  wan::Result run(const wan::Request& request, const OffloadSpec& policy = OffloadSpec(NoOffload{}),
-                  const std::vector<std::string>& excluded = {}) {
-    const auto engine = machine_->engine(model_, weights_, {{policy, excluded}, compute_});
-    auto result = engine->run(request, nobody);
-    traffic_ = engine->traffic();
-    return result;
-  }
-  const examples::Traffic& traffic() const { return traffic_; }
-  const examples::Weights& weights() const { return weights_; }
-
- private:
-  std::unique_ptr<examples::Machine<wan::Pipeline>> machine_ = examples::host_machine<wan::Pipeline>(1);
-  wan::Model model_;
-  DType compute_;
-  examples::Weights weights_;
-  examples::Traffic traffic_;
+      : testing::Session<wan::Pipeline>(host(), golden, quantize, compute, {}, disk) {}
 };
 
 /// Of the video that the golden keeps, which is the last.
