@@ -28,8 +28,15 @@ inline CLI::Validator whole_number() {
         std::uint64_t value = 0;
         const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
         if (status == std::errc{} && end == text.data() + text.size() && std::to_string(value) == text) return {};
-        return concat("expected a whole number from 0 to ", UINT64_MAX, ", found '", text, "'");
+        return concat("expected a whole number from 0 to ", UINT64_MAX, " without leading zeros, found '", text, "'");
       },
+      "");
+}
+
+/// For options of floating-point types: CLI11 takes an empty text for 0.
+inline CLI::Validator number() {
+  return CLI::Validator(
+      [](std::string& text) -> std::string { return text.empty() ? "expected a number, found ''" : std::string(); },
       "");
 }
 

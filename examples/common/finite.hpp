@@ -16,8 +16,8 @@ template <class T>
 void check_finite(std::span<const T> values, std::string_view what) {
   if (!std::ranges::all_of(values, [](T value) { return std::isfinite(static_cast<float>(value)); }))
     throw ValueError(concat(what,
-                            " hold NaN or infinity; try --compute fp32 or another --quantize format, and where "
-                            "that does not help, check the checkpoint's weights"));
+                            " hold NaN or infinity; try a smaller guidance, more digits (--compute fp32, another "
+                            "--quantize), and where that does not help, check the checkpoint's weights"));
 }
 
 /// Whether the float32 that computes with `value` is a finite number, too.

@@ -42,14 +42,26 @@ inline std::filesystem::path numbered(const std::filesystem::path& path, std::si
 }
 
 /// Looks at all files that a run of `count` pictures or videos writes. @throws ConfigError where one would replace
-/// another
+/// another, or be the directory of another
 inline void check_distinct(const RunOptions& options, const std::filesystem::path& output,
                            const std::filesystem::path& output_latents, std::size_t count) {
-  std::map<std::filesystem::path, const char*> seen;
+  std::map<std::filesystem::path, const char*> files, directories;
   const auto add = [&](const char* option, const std::filesystem::path& path) {
     if (path.empty()) return;
-    const auto [other, fresh] = seen.emplace(std::filesystem::absolute(path).lexically_normal(), option);
-    if (!fresh) throw ConfigError(concat(other->second, " and ", option, " name the same file: ", path.string()));
+    auto name = std::filesystem::absolute(path).lexically_normal();
+    if (!name.has_filename()) name = name.parent_path();  // "frames/" is "frames"
+    const auto refuse_in = [&](const auto& others, const std::filesystem::path& here) {
+      const auto other = others.find(here);
+      if (other != others.end())
+        throw ConfigError(concat(other->second, " and ", option, " name the same file: ", here.string()));
+    };
+    refuse_in(files, name);
+    refuse_in(directories, name);
+    files.emplace(name, option);
+    for (auto parent = name.parent_path(); parent.has_relative_path(); parent = parent.parent_path()) {
+      refuse_in(files, parent);
+      directories.emplace(parent, option);
+    }
   };
   for (std::size_t index = 0; index < count; ++index) add("--output", numbered(output, index, count));
   add("--output-latents", output_latents);

@@ -70,6 +70,7 @@ struct RunOptions {
         ->group(quantization);
     app.add_flag("--double-quant", double_quant, "quantize the scales too (nf4, fp4)")->group(quantization);
     app.add_option("--int8-threshold", int8_threshold, "outlier threshold of int8; 0 turns outliers off")
+        ->check(number())
         ->capture_default_str()
         ->group(quantization);
     app.add_option("--skip", skip, "modules that stay dense, comma separated, matched as diffusers does")

@@ -33,7 +33,7 @@ class UnusedSkips {
   std::vector<std::string> warnings() const {
     std::vector<std::string> result;
     for (const std::string& name : names_)
-      result.push_back(concat("--skip ", name, ": no linear that is quantized has this name"));
+      result.push_back(concat("--skip ", name, " has no effect: no linear that this run quantizes has the name"));
     return result;
   }
 

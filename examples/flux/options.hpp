@@ -36,13 +36,16 @@ struct Options : examples::RunOptions {
         ->take_all()
         ->expected(1);
     app.add_option("--true-cfg", true_cfg, "classifier-free guidance scale with the negative prompt")
+        ->check(examples::number())
         ->capture_default_str();
     app.add_option("--height", height, "pixels; rounded down to a multiple of twice the VAE's scale")
         ->check(examples::whole_number())
         ->capture_default_str();
     app.add_option("--width", width, "pixels; likewise")->check(examples::whole_number())->capture_default_str();
     app.add_option("--steps", steps, "denoising steps")->check(examples::whole_number())->capture_default_str();
-    app.add_option("--guidance", guidance, "distilled guidance scale (dev checkpoints)")->capture_default_str();
+    app.add_option("--guidance", guidance, "distilled guidance scale (dev checkpoints)")
+        ->check(examples::number())
+        ->capture_default_str();
     app.add_option("--seed", seed, "seed of the noise; the same picture as PyTorch's CPU generator gives")
         ->check(examples::whole_number())
         ->capture_default_str();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cctype>
 #include <cstddef>
 #include <cstring>
 #include <filesystem>
@@ -80,7 +81,9 @@ inline std::vector<examples::PngText> metadata(const Options& options, const Req
 
 /// Says before minutes of work what would fail after them. @throws ConfigError, FileError
 inline void check_output(const Options& options, const Request& request) {
-  if (std::filesystem::path(options.output).extension() != ".png")
+  std::string extension = std::filesystem::path(options.output).extension().string();
+  std::ranges::transform(extension, extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (extension != ".png")
     throw ConfigError(concat("--output \"", options.output, "\": expected a name that ends in .png"));
   examples::check_distinct(options, options.output, options.output_latents, request.batch());
   examples::check_writable(examples::numbered(options.output, 0, request.batch()));

@@ -29,7 +29,9 @@ struct Options {
         ->check(ebb::examples::whole_number())
         ->capture_default_str();
     app.add_flag("--double-quant", double_quant, "quantize the scales too (nf4, fp4)");
-    app.add_option("--int8-threshold", int8_threshold, "outlier threshold of int8")->capture_default_str();
+    app.add_option("--int8-threshold", int8_threshold, "outlier threshold of int8")
+        ->check(ebb::examples::number())
+        ->capture_default_str();
     app.add_option("--skip", skip, "modules that stay dense, comma separated")->delimiter(',');
     app.add_option("--compute", compute, "type that readers compute in: fp32, bf16 or fp16")
         ->check(CLI::IsMember({"fp32", "bf16", "fp16"}))

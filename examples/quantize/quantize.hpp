@@ -66,6 +66,9 @@ class PartialDirectory {
     const auto status = std::filesystem::status(target_, failure);
     if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
       throw FileError(concat(target.string(), ": is there already and no directory; name another one"));
+    if (!std::filesystem::exists(status) &&
+        std::filesystem::is_symlink(std::filesystem::symlink_status(target_, failure)))
+      throw FileError(concat(target.string(), ": is a link that leads nowhere; name another directory"));
     if (std::filesystem::exists(status) && !std::filesystem::is_empty(target_, failure))
       throw FileError(concat(target.string(), ": is there already and not empty; name another directory"));
     auto partial = target_;

@@ -33,7 +33,9 @@ struct Options : examples::RunOptions {
     app.add_option("--negative-prompt", negative_prompts, "what to avoid; one, or one each --prompt")
         ->take_all()
         ->expected(1);
-    app.add_option("--guidance", guidance, "classifier-free guidance scale; 1 turns it off")->capture_default_str();
+    app.add_option("--guidance", guidance, "classifier-free guidance scale; 1 turns it off")
+        ->check(examples::number())
+        ->capture_default_str();
     app.add_flag(
         "--guidance-together", guidance_together,
         "both sides of guidance in one batch: weights are read once a step, activations take twice the memory");
@@ -50,7 +52,8 @@ struct Options : examples::RunOptions {
         ->capture_default_str();
     app.add_option("--steps", steps, "denoising steps")->check(examples::whole_number())->capture_default_str();
     app.add_option("--flow-shift", flow_shift,
-                   "shift of the noise levels (3 for 480p, 5 for 720p); else the scheduler's configuration");
+                   "shift of the noise levels (3 for 480p, 5 for 720p); else the scheduler's configuration")
+        ->check(examples::number());
     app.add_option("--seed", seed, "seed of the noise; the same video as PyTorch's CPU generator gives")
         ->check(examples::whole_number())
         ->capture_default_str();

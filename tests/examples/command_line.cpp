@@ -25,11 +25,13 @@ struct Options {
   std::vector<std::string> prompts;
   std::string output = "default";
   std::uint64_t seed = 0;
+  double guidance = 1;
 
   void declare(CLI::App& app) {
     app.add_option("--prompt", prompts)->take_all()->expected(1);
     app.add_option("--output", output);
     app.add_option("--seed", seed)->check(ebb::examples::whole_number());
+    app.add_option("--guidance", guidance)->check(ebb::examples::number());
   }
 };
 
@@ -102,6 +104,8 @@ TEST_CASE("a command line that does not parse ends with status 1 and one line") 
     CAPTURE(number);
     refused({"--seed", number}, {"--seed", "18446744073709551615", std::string("'") + number + "'"});
   }
+  refused({"--guidance="}, {"--guidance", "''"});
+  refused({"--guidance", "x"}, {"--guidance", "x"});
   const Ended largest =
       ended({"--seed", "18446744073709551615"}, [](const Options& options) { std::cout << options.seed; });
   CHECK(largest.status == 0);

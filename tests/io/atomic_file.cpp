@@ -157,6 +157,7 @@ TEST_CASE("places that cannot be written are named, with the reason") {
   CHECK(contains(message_of([&] { AtomicFile(directory.path()); }), "no regular file"));
   // Renaming over a device node would remove it.
   CHECK(contains(message_of([&] { AtomicFile("/dev/full"); }), "no regular file"));
+  CHECK(contains(message_of([&] { AtomicFile("/dev/stdout"); }), "no regular file"));  // whatever it leads to now
   CHECK(contains(message_of([&] { AtomicFile(directory / (std::string(300, 'n')).c_str()); }), "too long"));
   CHECK(contains(message_of([&] { AtomicFile(""); }), "cannot be written"));
   CHECK(contains(message_of([&] { AtomicFile("/proc/out.bin"); }), "/proc/out.bin"));

@@ -47,6 +47,7 @@ TEST_CASE("modules are skipped by diffusers' rule") {
   CHECK(skipped("proj_out", {"proj_out"}));
   CHECK(skipped("attn.to_out.0", {"0"}));
   CHECK(!skipped("proj_out", {}));
+  CHECK(!skipped("transformer_blocks.0.attn.to_q", {""}));
 }
 
 TEST_CASE("kept modules match any part of the path") {

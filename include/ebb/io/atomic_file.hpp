@@ -78,14 +78,17 @@ inline void unlink_partial_files() noexcept { detail::partial_files.unlink_all()
 /// and the system's reason.
 class AtomicFile {
  public:
-  /// @throws FileError when the target exists and is no regular file, or its directory cannot be written
+  /// @throws FileError when the target exists and is no regular file or lies in /dev, or its directory cannot be
+  /// written
   explicit AtomicFile(const std::filesystem::path& target) {
     std::error_code failure;
     target_ = std::filesystem::absolute(target, failure);  // a later chdir must not matter
     if (failure) throw FileError(concat(target.string(), ": cannot be written: ", failure.message()));
     const auto status = std::filesystem::status(target_, failure);
-    if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status))
-      throw FileError(concat(target.string(), ": cannot be written: exists and is no regular file"));
+    // A link in /dev leads to a stream, which may be a regular file by chance: the link itself would be replaced.
+    const auto directory = std::filesystem::weakly_canonical(target_.parent_path(), failure);
+    if ((std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) || directory == "/dev")
+      throw FileError(concat(target.string(), ": cannot be written: names no regular file"));
     if (!target_.has_filename()) throw FileError(concat("\"", target.string(), "\": cannot be written: names no file"));
     open_partial();
   }

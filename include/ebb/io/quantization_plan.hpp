@@ -16,12 +16,13 @@ namespace ebb {
 
 /// True when one of `names` keeps the linear at `module_path` out of quantization, by diffusers' rule
 /// (`_replace_with_bnb_linear`): a name is the last part of the path, the whole path, or, followed by a dot, occurs
-/// anywhere in it.
+/// anywhere in it. An empty name is none.
 inline bool is_skipped(std::string_view module_path, std::span<const std::string> names) {
   const std::size_t dot = module_path.rfind('.');
   const std::string_view last = dot == std::string_view::npos ? module_path : module_path.substr(dot + 1);
   return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-    return name == last || name == module_path || module_path.find(name + ".") != std::string_view::npos;
+    return !name.empty() &&
+           (name == last || name == module_path || module_path.find(name + ".") != std::string_view::npos);
   });
 }
 
