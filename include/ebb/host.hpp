@@ -3,8 +3,8 @@
 // the whole process (Eigen::setNbThreads(1)): contexts bring their own.
 //
 // All sources of one program that include headers of host/ are compiled with equal flags: OpenMP, which ebb::host links
-// and whose absence is an error, and the same -march and Eigen macros. The kernels take the vector instructions that
-// the compiler may use, and the linker keeps one version of each.
+// and without which headers with parallel loops are an error, and the same -march and Eigen macros. The kernels take
+// the vector instructions that the compiler may use, and the linker keeps one version of each.
 
 #include "ebb/ebb.hpp"
 #include "ebb/host/attention.hpp"

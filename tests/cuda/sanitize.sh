@@ -31,7 +31,8 @@ one() {
   local options=(--tool "$tool" --error-exitcode 9)
   options+=(--report-api-errors no --require-cuda-init no) # some tests provoke errors, some need no GPU
   case $tool in
-    initcheck) options+=(--nvtx yes) ;; # for mark_initialized
+    initcheck) options+=(--nvtx yes) ;;      # for mark_initialized
+    racecheck) options+=(--print-limit 0) ;; # reports of cuBLASLt, see below, must not hide others
     synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;; # what happens in them is not ours
   esac
   timeout "$limit" compute-sanitizer "${options[@]}" \

@@ -137,30 +137,33 @@ TEST_CASE("CheckpointWriter: a full disk at the index leaves the earlier save wh
 }
 
 TEST_CASE("CheckpointWriter: a shard that cannot be renamed never leaves old and new ones under one index") {
-  for (const std::size_t earlier : {75u, 250u, 1000u}) {
-    const TemporaryDirectory directory;
-    save(directory.path(), earlier);
-    const auto shard = directory / "diffusion_pytorch_model-00002-of-00003.safetensors";
-    const auto aside = directory / "aside";
-    const bool same_shards = std::filesystem::exists(shard);
-    if (same_shards) std::filesystem::rename(shard, aside);
-    {
-      CheckpointWriter writer(directory.path(), stem, tensors, 75);
-      write_all(writer, 50);
-      std::filesystem::create_directories(shard / "in the way");
-      CHECK(first_missing(message_of<ebb::FileError>([&] { writer.commit(); }),
-                          {shard.string(), "cannot be renamed"}) == "");
+  for (const std::size_t earlier : {75u, 250u, 1000u})
+    for (const char* obstructed : {"00001", "00002"}) {
+      CAPTURE(earlier);
+      CAPTURE(obstructed);
+      const TemporaryDirectory directory;
+      save(directory.path(), earlier);
+      const auto shard = directory / ("diffusion_pytorch_model-" + std::string(obstructed) + "-of-00003.safetensors");
+      const auto aside = directory / "aside";
+      const bool same_shards = std::filesystem::exists(shard);
+      if (same_shards) std::filesystem::rename(shard, aside);
+      {
+        CheckpointWriter writer(directory.path(), stem, tensors, 75);
+        write_all(writer, 50);
+        std::filesystem::create_directories(shard / "in the way");
+        CHECK(first_missing(message_of<ebb::FileError>([&] { writer.commit(); }),
+                            {shard.string(), "cannot be renamed"}) == "");
+      }
+      std::filesystem::remove_all(shard);
+      if (same_shards) {
+        std::filesystem::rename(aside, shard);
+        CHECK(first_missing(message_of<ebb::FileError>([&] { Checkpoint::open(directory.path()); }), {"no weights"}) ==
+              "");
+      } else {
+        check(directory.path());
+      }
+      save(directory.path(), 75, 50);
+      CHECK(directory.files() == 4);
+      check(directory.path(), 50);
     }
-    std::filesystem::remove_all(shard);
-    if (same_shards) {
-      std::filesystem::rename(aside, shard);
-      CHECK(first_missing(message_of<ebb::FileError>([&] { Checkpoint::open(directory.path()); }), {"no weights"}) ==
-            "");
-    } else {
-      check(directory.path());
-    }
-    save(directory.path(), 75, 50);
-    CHECK(directory.files() == 4);
-    check(directory.path(), 50);
-  }
 }

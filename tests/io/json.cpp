@@ -51,7 +51,7 @@ TEST_CASE("Json: digits are those of Python's repr") {
   }
 }
 
-TEST_CASE("Json: integers past 64 bits are doubles, whether given or read") {
+TEST_CASE("Json: integers of 2^63 and more are doubles, whether given or read") {
   const auto limit = std::uint64_t{1} << 63;
   CHECK(Json(limit - 1).text() == "9223372036854775807");
   CHECK(Json(limit).text() == "9.223372036854776e+18");

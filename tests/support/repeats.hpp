@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdlib>
@@ -18,7 +19,7 @@ inline std::size_t repeats(std::size_t usual) {
 /// The first of what is alike, as many as `repeats` says; put the one that says most first.
 template <class T, std::size_t count>
 std::span<const T> some_of(const std::array<T, count>& list) {
-  return std::span<const T>(list).first(repeats(count));
+  return std::span<const T>(list).first(std::min(repeats(count), count));
 }
 
 }  // namespace ebb::testing

@@ -1,7 +1,7 @@
 #pragma once
-// Every launcher enqueues on `stream`, allocates nothing and can be captured. Matrices lie on the device; rows may be
-// strided, and aligned 16-byte vectors run fastest. Returned is what the launch says, cudaErrorInvalidValue for extents
-// that no grid holds or that do not fit each other.
+// Every launcher enqueues on `stream`, allocates nothing, can be captured, and returns what its launch says. Matrices
+// lie on the device; rows may be strided, and aligned 16-byte vectors run fastest. Extents that must fit each other are
+// the caller's to check, as the operations of ops.cuh do.
 
 #include <cuda_runtime_api.h>
 

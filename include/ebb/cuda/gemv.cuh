@@ -336,7 +336,7 @@ cudaError_t launch_gemv(std::type_identity_t<Matrix<const T>> x, const Blockwise
       if (status != cudaSuccess) return status;
       const auto run = [&]<int token_tiles, DoubleQuantization nested>() {
         const auto kernel = detail::gemv_kernel<Format, nested, token_tiles, T, Stage>;
-        // Strips are dealt out evenly, so that no thread block may be left for a second round.
+        // Strips are dealt out evenly, so every thread block must be resident at once.
         int blocks = 0;
         status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, detail::gemv_threads, 0);
         if (status != cudaSuccess) return status;

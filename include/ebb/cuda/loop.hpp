@@ -67,6 +67,8 @@ class Recordings {
   ~Recordings() {
     if (pending_) {
       engine_.streams.abandon_capture();
+      for (const Stream stream : {Stream::compute, Stream::copy})  // see abandon_capture
+        (void)cudaStreamSynchronize(engine_.streams.handle(stream));
       if (offload_ != nullptr) offload_->forget();  // it counts copies as made that were only recorded
     }
     if (!graphs_.empty()) (void)cudaStreamSynchronize(engine_.streams.handle(Stream::compute));
@@ -123,7 +125,7 @@ class Recordings {
 /// See ops/loop.hpp. The first step runs as it is issued; it also makes all memory and plans that the others need. A
 /// later one is recorded, transfers of weights included, and once a recording ends with the same weights on the device
 /// as it began with, later steps are launches of that graph. Where `prepare` or `done` enters modules that take the
-/// place of such weights, or makes the workspace grow, the next step is recorded anew.
+/// place of such weights, or needs more workspace than there was, the next step is recorded anew.
 template <Element T, class Prepare, class Body, class Done>
   requires LoopParts<Prepare, Body, Done>
 void repeat(const Context<T>& ctx, std::size_t count, Prepare prepare, Body body, Done done) {

@@ -1,7 +1,8 @@
 #pragma once
-// Every launcher enqueues on `stream`, allocates nothing and can be captured. Matrices lie on the device; rows may be
-// strided, and aligned 16-byte vectors run fastest. Returned is what the launch says, cudaErrorInvalidValue for extents
-// that no grid holds or that do not fit each other, and cudaErrorMisalignedAddress where a rotated pair is not aligned.
+// Every launcher enqueues on `stream`, allocates nothing, can be captured, and returns what its launch says. Matrices
+// lie on the device; rows may be strided, and aligned 16-byte vectors run fastest. Extents that must fit each other are
+// the caller's to check, as the operations of ops.cuh do. Rows beyond any grid, and extents that
+// `launch_rms_norm_rope` cannot match, are cudaErrorInvalidValue.
 
 #include <cuda_runtime_api.h>
 
@@ -209,7 +210,7 @@ void launch_row_norm_kernel(Matrix<const T> x, float epsilon, const Finish& fini
     row_norm_kernel<width, centered><<<static_cast<unsigned>(x.rows), norm_threads, 0, stream>>>(x, epsilon, finish, y);
     return;
   }
-  // As few threads a row as can keep it: each has several loads in flight, and few are left without one.
+  // The fewest threads that can hold a row in registers: each then has several loads in flight, and few have none.
   int lanes = 1;
   while (lanes < 32 && static_cast<std::size_t>(lanes * norm_kept) < vectors) lanes *= 2;
   const std::size_t rows_per_block = static_cast<std::size_t>(norm_threads / lanes);

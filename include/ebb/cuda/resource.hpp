@@ -58,8 +58,8 @@ class DeviceBuffer {
     check(cudaMemcpy(data(), values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice));
     check(cudaStreamSynchronize(nullptr));  // small copies are staged, and other streams do not wait for their end
   }
-  /// Copies to the host and waits, but not for streams made without blocking (`Streams`): synchronize with what writes
-  /// the data first. `values` has `size()` elements.
+  /// Copies to the host and waits, but not for non-blocking streams (`Streams`): synchronize with what writes the data
+  /// first. `values` has `size()` elements.
   void download(std::span<T> values) const {
     require(values.size() == count_, "download: the sizes differ");
     check(cudaMemcpy(values.data(), data(), count_ * sizeof(T), cudaMemcpyDeviceToHost));

@@ -144,7 +144,7 @@ class AtomicFile {
   /// belong together: once all of them are flushed, a full disk cannot keep some of them from appearing.
   /// @throws FileError, after which the partial file is gone and the target is as it was
   void flush() {
-    if (partial_.empty()) fail("cannot be committed", EBADF);
+    if (partial_.empty()) fail("cannot be flushed", EBADF);
     if (descriptor_ < 0) return;
     // Some file systems cannot flush and say so; that is no reason to lose the picture.
     if (::fsync(descriptor_) != 0 && errno != EINVAL && errno != ENOTSUP) fail_and_discard("cannot be flushed");

@@ -54,8 +54,8 @@ class CheckpointWriter {
   }
 
   /// Makes all files appear, the index last, and removes what an earlier save under this stem left beside them. An
-  /// error before the first file appears, such as a full disk, leaves the earlier save as it was; a later one never
-  /// leaves new shards under the index of an earlier save.
+  /// error while the files are flushed, such as a full disk, leaves the earlier save as it was; one while they get
+  /// their names may leave no index, but never new shards under the index of an earlier save.
   /// @throws ShapeError when bytes of a tensor are missing, FileError
   void commit() {
     for (const SafetensorsWriter& shard : shards_) shard.check_complete();

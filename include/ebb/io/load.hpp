@@ -78,7 +78,7 @@ struct FileConventions {
 class Loader {
  public:
   /// @throws FileError for missing, surplus or mis-shaped tensors (names file, tensor, expected, found), ConfigError
-  ///         for impossible options of a format or a compute type that is none, ShapeError when a size overflows
+  ///         for impossible options of a format or a dtype that is no compute type, ShapeError when a size overflows
   template <Module Model>
   Loader(Model& model, std::string component, const Checkpoint& checkpoint, const LoadOptions& options)
       : checkpoint_(checkpoint), options_(options), conventions_(FileConventions::of<Model>()) {

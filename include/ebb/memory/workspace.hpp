@@ -66,7 +66,8 @@ class BasicWorkspace {
     return reinterpret_cast<T*>(memory);
   }
 
-  /// Another number after every change of the memory behind the workspace. While it stays, addresses do.
+  /// Another number after every change of the memory behind the workspace. While it stays, a frame that begins at the
+  /// same place gives the same addresses.
   std::size_t generation() const { return generation_; }
 
   /// Most bytes that were held at once since `reset_peak`.

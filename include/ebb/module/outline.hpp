@@ -191,8 +191,11 @@ inline void cut(const Outline& node, Level level, std::size_t blocks_per_unit, s
 /// Cuts a component into the units that move as a whole: the component itself (model, none), runs of
 /// `blocks_per_unit` neighbouring blocks and each part that holds no block (block), or every leaf (leaf).
 /// Hoisted modules are in none of them, see hoisted_units_of.
-/// @throws ConfigError for block level when no module that moves is marked as a block, or for zero blocks
+/// @throws ConfigError for block level when no module that moves is marked as a block, for zero blocks, and for a model
+/// that is hoisted as a whole
 inline std::vector<Unit> units_of(const Outline& model, Level level, std::size_t blocks_per_unit = 1) {
+  if (model.hoisted)
+    throw ConfigError(concat("offload: ", model.name, " is hoisted as a whole, which only parts can be"));
   if (level == Level::block && blocks_per_unit == 0)
     throw ConfigError("block offload: the number of blocks in a unit must be at least 1, found 0");
   if (level == Level::block && !model.holds_blocks())

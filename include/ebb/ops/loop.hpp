@@ -10,7 +10,8 @@ namespace ebb {
 ///   body()                enqueues the same work every time, with the same addresses: a backend may record it once
 ///   done(step, seconds)   is told that the step has run, perhaps while later ones are enqueued already; may throw to
 ///                         end the loop
-/// On return all steps have run.
+/// What prepare and done take from the context's workspace they give back before they return, and they do not release
+/// it. On return all steps have run.
 template <class Prepare, class Body, class Done>
 concept LoopParts =
     std::invocable<Prepare&, std::size_t> && std::invocable<Body&> && std::invocable<Done&, std::size_t, double>;
