@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
@@ -12,6 +11,7 @@
 #include "common/engine.hpp"
 #include "flux/pipeline.hpp"
 #include "support/flux_request.hpp"
+#include "support/flux_result.hpp"
 #include "support/golden.hpp"
 #include "support/repeats.hpp"
 #include "support/session.hpp"
@@ -47,15 +47,6 @@ struct Session : testing::Session<flux::Pipeline> {
       : testing::Session<flux::Pipeline>(gpu(), golden, quantize, compute, format) {}
 };
 
-int largest_difference(const flux::Result& result, const std::vector<std::uint8_t>& expected) {
-  std::size_t at = 0;
-  int largest = 0;
-  for (const auto& picture : result.pictures)
-    for (const std::uint8_t value : picture.rgb)
-      largest = std::max(largest, std::abs(int{value} - int{expected.at(at++)}));
-  return at == expected.size() ? largest : 256;
-}
-
 bool same(const flux::Result& a, const flux::Result& b) {
   return a.latents.values == b.latents.values &&
          std::equal(a.pictures.begin(), a.pictures.end(), b.pictures.begin(), b.pictures.end(),
@@ -71,15 +62,15 @@ TEST_CASE_TEMPLATE("the pipeline on a GPU equals diffusers in float32, dense and
   Session dense(golden, "", DType::f32);
   const auto result = dense.run(request);
   CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
-  CHECK(largest_difference(result, golden.bytes("image")) <= 1);
+  CHECK(testing::largest_difference(result, golden.bytes("image")) <= 1);
   if (golden.has("image_tiled")) {
     request.tiling = examples::Tiling::on;
-    CHECK(largest_difference(dense.run(request), golden.bytes("image_tiled")) <= 1);
+    CHECK(testing::largest_difference(dense.run(request), golden.bytes("image_tiled")) <= 1);
     request.tiling = examples::Tiling::off;
   }
   const auto quantized = Session(golden, guide, DType::f32).run(request);
   CHECK(testing::relative_error(quantized.latents.values, golden.floats("nf4.latents")) < 1e-4);
-  CHECK(largest_difference(quantized, golden.bytes("nf4.image")) <= 1);
+  CHECK(testing::largest_difference(quantized, golden.bytes("nf4.image")) <= 1);
 }
 
 TEST_CASE_TEMPLATE("16-bit activations on a GPU stay close to diffusers in the same type", P, Dev, Schnell, ThreeHeads,

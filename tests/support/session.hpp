@@ -1,11 +1,15 @@
 #pragma once
 
+#include <csignal>
 #include <cstddef>
 #include <filesystem>
+#include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/engine.hpp"
+#include "common/run.hpp"
 #include "support/golden.hpp"
 
 namespace ebb::testing {
@@ -38,6 +42,27 @@ class Session {
   /// On another machine, resident.
   Result run_on(examples::Machine<P>& machine, const Request& request) {
     return run(machine, request, {.placement = {OffloadSpec(NoOffload{}), {}}, .compute = compute_});
+  }
+
+  /// Runs with a SIGINT once the first denoising step has run, as a user's Ctrl-C would come.
+  /// @return how many steps had run each time that the loop told, until it ended
+  std::vector<std::size_t> steps_until_signal(const Request& request) {
+    const auto engine = machine_->engine(model_, weights_, {.placement = {}, .compute = compute_});
+    const examples::InterruptGuard guard;
+    std::ostringstream printed;
+    examples::Progress progress(printed, examples::ProgressStyle::quiet);
+    std::vector<std::size_t> steps;
+    const auto watch = [&, stop = examples::watcher(progress)](const char* phase, std::size_t done, std::size_t of) {
+      if (std::string_view(phase) == "denoise") steps.push_back(done);
+      if (steps.size() == 2) std::raise(SIGINT);
+      stop(phase, done, of);
+    };
+    try {
+      (void)engine->run(request, watch);
+      steps.clear();  // nothing ended it
+    } catch (const examples::Interrupted&) {
+    }
+    return steps;
   }
 
   Model& model() { return model_; }

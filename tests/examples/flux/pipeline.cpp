@@ -4,18 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <limits>
-#include <sstream>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "common/engine.hpp"
-#include "common/run.hpp"
 #include "support/flux_request.hpp"
+#include "support/flux_result.hpp"
 #include "support/golden.hpp"
 #include "support/session.hpp"
 #include "support/temporary_directory.hpp"
@@ -39,15 +36,6 @@ struct Session : testing::Session<flux::Pipeline> {
       : testing::Session<flux::Pipeline>(host(), golden, quantize, compute, format, disk) {}
 };
 
-int largest_difference(const flux::Result& result, const std::vector<std::uint8_t>& expected) {
-  std::size_t at = 0;
-  int largest = 0;
-  for (const auto& picture : result.pictures)
-    for (const std::uint8_t value : picture.rgb)
-      largest = std::max(largest, std::abs(int{value} - int{expected.at(at++)}));
-  return at == expected.size() ? largest : 256;
-}
-
 const std::string guide = "transformer=nf4,text_encoder_2=nf4";
 
 }  // namespace
@@ -60,10 +48,10 @@ TEST_CASE("the whole pipeline equals diffusers in float32") {
     auto request = testing::request_of(golden);
     const auto result = session.run(request);
     CHECK(testing::relative_error(result.latents.values, golden.floats("latents")) < 1e-4);
-    CHECK(largest_difference(result, golden.bytes("image")) <= 1);
+    CHECK(testing::largest_difference(result, golden.bytes("image")) <= 1);
     if (golden.has("image_tiled")) {
       request.tiling = examples::Tiling::on;
-      CHECK(largest_difference(session.run(request), golden.bytes("image_tiled")) <= 1);
+      CHECK(testing::largest_difference(session.run(request), golden.bytes("image_tiled")) <= 1);
     }
   }
 }
@@ -75,7 +63,7 @@ TEST_CASE("the whole pipeline in 4 bits equals diffusers on bitsandbytes' weight
     Session session(golden, guide, DType::f32);
     const auto result = session.run(testing::request_of(golden));
     CHECK(testing::relative_error(result.latents.values, golden.floats("nf4.latents")) < 1e-4);
-    CHECK(largest_difference(result, golden.bytes("nf4.image")) <= 1);
+    CHECK(testing::largest_difference(result, golden.bytes("nf4.image")) <= 1);
   }
   const testing::Golden golden("dev");
   const auto error = [&](const std::string& quantize, const FormatChoice& format, const char* key) {
@@ -208,23 +196,10 @@ TEST_CASE("a request that does not fit is refused before work begins") {
 
 TEST_CASE("a signal during a step ends the loop after it") {
   const testing::Golden golden("dev");
-  auto model = flux::Model::open(golden.directory());
-  const examples::Weights weights(model, {});
-  const auto machine = examples::host_machine<flux::Pipeline>(1);
-  const auto engine = machine->engine(model, weights, {});
+  Session session(golden, "", DType::f32);
   auto request = testing::request_of(golden);
   request.steps = 4;
-  const examples::InterruptGuard guard;
-  std::ostringstream printed;
-  examples::Progress progress(printed, examples::ProgressStyle::quiet);
-  std::vector<std::size_t> steps;
-  const auto watch = [&, stop = examples::watcher(progress)](const char* phase, std::size_t done, std::size_t of) {
-    if (std::string_view(phase) == "denoise") steps.push_back(done);
-    if (steps.size() == 2) std::raise(SIGINT);
-    stop(phase, done, of);
-  };
-  CHECK_THROWS_AS((void)engine->run(request, watch), examples::Interrupted);
-  CHECK(steps == std::vector<std::size_t>{0, 1});
+  CHECK(session.steps_until_signal(request) == std::vector<std::size_t>{0, 1});
 }
 
 TEST_CASE("NaN in a weight is an error that names the phase, not a black picture") {

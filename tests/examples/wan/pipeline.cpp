@@ -4,18 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
-#include <sstream>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/engine.hpp"
-#include "common/run.hpp"
 #include "support/golden.hpp"
 #include "support/session.hpp"
 #include "support/temporary_directory.hpp"
@@ -286,23 +282,10 @@ TEST_CASE("the difference of two videos is that of their latents; NaN and other 
 
 TEST_CASE("a signal during a step ends the loop of a video after it") {
   const testing::Golden golden("two_blocks", "wan");
-  auto model = wan::Model::open(golden.directory());
-  const examples::Weights weights(model, {});
-  const auto machine = examples::host_machine<wan::Pipeline>(1);
-  const auto engine = machine->engine(model, weights, {});
+  Session session(golden);
   auto request = testing::wan_request_of(golden);
   request.steps = 4;
-  const examples::InterruptGuard guard;
-  std::ostringstream printed;
-  examples::Progress progress(printed, examples::ProgressStyle::quiet);
-  std::vector<std::size_t> steps;
-  const auto watch = [&, stop = examples::watcher(progress)](const char* phase, std::size_t done, std::size_t of) {
-    if (std::string_view(phase) == "denoise") steps.push_back(done);
-    if (steps.size() == 2) std::raise(SIGINT);
-    stop(phase, done, of);
-  };
-  CHECK_THROWS_AS((void)engine->run(request, watch), examples::Interrupted);
-  CHECK(steps == std::vector<std::size_t>{0, 1});
+  CHECK(session.steps_until_signal(request) == std::vector<std::size_t>{0, 1});
 }
 
 TEST_CASE("NaN in a weight is an error that names the phase, not a black video") {
