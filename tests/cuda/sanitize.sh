@@ -50,6 +50,11 @@ one() {
     status=0
     summary+=', all inside of kernels of cuBLASLt'
   fi
+  # Initcheck keeps device memory for each allocation, so that the test finds less of it free than it expects.
+  if [ "$tool" = initcheck ] && [ "$file" = memory ] && [ "$status" -eq 1 ] && grep -q 'SUMMARY: 0 errors' "$log"; then
+    status=0
+    summary+=', the test itself cannot pass'
+  fi
   printf '%-10s %-12s %3d  status %3d, %4d s, %s\n' "$tool" "$file" "$number" "$status" $((SECONDS - begin)) \
     "$summary"
   [ "$status" -eq 0 ]
