@@ -129,7 +129,7 @@ class Mp4Writer final : public VideoSink {
     encoder_->colorspace = AVCOL_SPC_BT709;
     encoder_->chroma_sample_location = AVCHROMA_LOC_LEFT;
     encoder_->flags |= AV_CODEC_FLAG_GLOBAL_HEADER | AV_CODEC_FLAG_BITEXACT;
-    encoder_->thread_count = 1;  // x264's choices depend on their number
+    encoder_->thread_count = 8;  // x264's choices depend on their number, but not on how many cores run them
     check(av_opt_set(encoder_->priv_data, "preset", "medium", 0), "option preset");
     check(av_opt_set_double(encoder_->priv_data, "crf", format().quality, 0), "option crf");
     check(avcodec_open2(encoder_.get(), encoder, nullptr),
