@@ -28,8 +28,13 @@ foreach(group IN ITEMS ebb host cuda)
   endif()
   add_library(test_headers_${group} OBJECT ${header_units_${group}})
   target_link_libraries(test_headers_${group} PRIVATE ebb::${group} ebb_project_options)
-  target_compile_options(test_headers_${group} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O0>)
+  # A project that adds ebb as a subdirectory compiles headers with its own warnings: one more than here is usual.
+  target_compile_options(test_headers_${group} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-O0;-Wsign-conversion>")
   if(group STREQUAL cuda)
+    # nvcc hands GCC rewritten sources, of which GCC may warn where it does not of ours.
+    set(nvcc $<COMPILE_LANG_AND_ID:CUDA,NVIDIA>)
+    target_compile_options(test_headers_cuda PRIVATE $<${nvcc}:-Xcompiler=-Wall$<COMMA>-Wextra$<COMMA>-Wconversion>
+                           $<$<AND:${nvcc},$<BOOL:${EBB_WERROR}>>:--Werror=all-warnings>)
     add_dependencies(cuda_targets test_headers_cuda)
   endif()
 endforeach()

@@ -33,9 +33,9 @@ namespace {
 
 constexpr auto name = "layer.weight";
 const std::string state_name = "layer.weight.quant_state.bitsandbytes__nf4";
-const FormatChoice nf4{.kind = Kind::nf4, .block = {.block_size = 64}, .int8 = {}};
-const FormatChoice nested{.kind = Kind::nf4, .block = {.block_size = 64, .nested = DoubleQuantization::on}, .int8 = {}};
-const FormatChoice int8{.kind = Kind::int8, .block = {}, .int8 = {}};
+const FormatChoice nf4{.kind = Kind::nf4, .block = {.block_size = 64}};
+const FormatChoice nested{.kind = Kind::nf4, .block = {.block_size = 64, .nested = DoubleQuantization::on}};
+const FormatChoice int8{.kind = Kind::int8};
 const Shape shape{6, 50};  // 300 elements: 5 blocks of 64, the last one short
 
 /// Reads the weight of `set` with everything checked, as a loader does.
@@ -75,8 +75,8 @@ TEST_CASE("bitsandbytes: the weight that a part belongs to") {
 
 TEST_CASE("bitsandbytes: a stored weight keeps every bit, padding included") {
   for (const FormatChoice& choice :
-       {nf4, nested, int8, FormatChoice{.kind = Kind::fp4, .block = {.block_size = 32}, .int8 = {}},
-        FormatChoice{.kind = Kind::fp4, .block = {.block_size = 128, .nested = DoubleQuantization::on}, .int8 = {}}})
+       {nf4, nested, int8, FormatChoice{.kind = Kind::fp4, .block = {.block_size = 32}},
+        FormatChoice{.kind = Kind::fp4, .block = {.block_size = 128, .nested = DoubleQuantization::on}}})
     for (const Shape& each : {shape, Shape{1, 1}, Shape{3, 7}, Shape{130, 257}}) {
       CAPTURE(choice.name());
       CAPTURE(each.text());
@@ -149,8 +149,8 @@ TEST_CASE("bitsandbytes: a target that does not fit") {
   };
   CHECK(first_missing(into(int8), {name, "stored as nf4 with block size 64", "int8"}) == "");
   CHECK(first_missing(into(nested), {name, "nf4"}) == "");
-  CHECK(first_missing(into({.kind = Kind::nf4, .block = {.block_size = 128}, .int8 = {}}), {"block size 64"}) == "");
-  CHECK(first_missing(into({.kind = Kind::fp8, .block = {}, .int8 = {}}), {"no fp8"}) == "");
+  CHECK(first_missing(into({.kind = Kind::nf4, .block = {.block_size = 128}}), {"block size 64"}) == "");
+  CHECK(first_missing(into({.kind = Kind::fp8}), {"no fp8"}) == "");
   OwnedTensor target(shape, nf4);
   CHECK_THROWS_AS(ebb::bitsandbytes::read_into(checkpoint, name, target.tensor, target.segment.bytes().first(100)),
                   ebb::ShapeError);

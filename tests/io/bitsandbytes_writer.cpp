@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ebb/io/checkpoint.hpp"
@@ -24,6 +25,11 @@ using ebb::testing::OwnedTensor;
 using Kind = ebb::FormatChoice::Kind;
 
 namespace {
+/// Sixteen values of one's own.
+struct Other : ebb::NF4 {
+  static constexpr std::string_view name = "other";
+};
+static_assert(ebb::BlockFormat<Other>);
 
 /// The shape that quant_state names, or of an INT8 weight its own: what a model would expect.
 Shape shape_of(const Checkpoint& checkpoint, const std::string& name) {
@@ -124,7 +130,7 @@ TEST_CASE("bitsandbytes: components that it quantized are read exactly and writt
 }
 
 TEST_CASE("bitsandbytes: quant_state is the text that Python writes") {
-  const FormatChoice plain{.kind = Kind::nf4, .block = {.block_size = 64}, .int8 = {}};
+  const FormatChoice plain{.kind = Kind::nf4, .block = {.block_size = 64}};
   const auto set = ebb::testing::stored_weight(plain, Shape{4, 64});
   CHECK(set.text("layer.weight.quant_state.bitsandbytes__nf4") ==
         R"({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [4, 64]})");
@@ -140,6 +146,12 @@ TEST_CASE("bitsandbytes: quant_state is the text that Python writes") {
   CHECK_THROWS_AS(ebb::bitsandbytes::quant_state(tensor, DType::i8), ebb::ConfigError);
 }
 
+TEST_CASE("bitsandbytes: a block format of one's own is not written as one of its") {
+  const ebb::AnyOf<Other> tensor(Shape{2, 64});
+  CHECK_THROWS_WITH_AS(ebb::bitsandbytes::stored_tensors("p.weight", tensor, DType::f32),
+                       "tensor 'p.weight': bitsandbytes stores no other weights", ebb::ConfigError);
+}
+
 TEST_CASE("bitsandbytes: names, order, dtypes and shapes of the parts") {
   const auto listed = [](const FormatChoice& choice) {
     OwnedTensor owned(Shape{3, 43}, choice);
@@ -150,15 +162,14 @@ TEST_CASE("bitsandbytes: names, order, dtypes and shapes of the parts") {
                           part.declaration.shape.text(), '\n');
     return text;
   };
-  CHECK(listed({.kind = Kind::nf4, .block = {}, .int8 = {}}) ==
+  CHECK(listed({.kind = Kind::nf4}) ==
         "p.weight U8 [65, 1]\np.weight.absmax F32 [3]\np.weight.quant_map F32 [16]\n"
         "p.weight.quant_state.bitsandbytes__nf4 U8 [76]\n");
-  CHECK(listed({.kind = Kind::fp4, .block = {32, DoubleQuantization::on}, .int8 = {}}) ==
+  CHECK(listed({.kind = Kind::fp4, .block = {32, DoubleQuantization::on}}) ==
         "p.weight U8 [65, 1]\np.weight.absmax U8 [5]\np.weight.quant_map F32 [16]\np.weight.nested_absmax F32 [1]\n"
         "p.weight.nested_quant_map F32 [256]\np.weight.quant_state.bitsandbytes__fp4 U8 [150]\n");
-  CHECK(listed({.kind = Kind::int8, .block = {}, .int8 = {}}) ==
-        "p.weight I8 [3, 43]\np.SCB F32 [3]\np.weight_format U8 []\n");
-  CHECK_THROWS_AS(listed({.kind = Kind::fp8, .block = {}, .int8 = {}}), ebb::ConfigError);
+  CHECK(listed({.kind = Kind::int8}) == "p.weight I8 [3, 43]\np.SCB F32 [3]\np.weight_format U8 []\n");
+  CHECK_THROWS_AS(listed({.kind = Kind::fp8}), ebb::ConfigError);
   ebb::QuantizedTensor<ebb::INT8> odd(Shape{1, 1});
   CHECK_THROWS_AS(ebb::bitsandbytes::stored_tensors("p.w", odd, DType::f32), ebb::ConfigError);
   ebb::AnyTensor dense;

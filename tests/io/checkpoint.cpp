@@ -1,6 +1,7 @@
 #include "ebb/io/checkpoint.hpp"
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <string>
@@ -105,6 +106,14 @@ TEST_CASE("Checkpoint: no weights") {
   CHECK(first_missing(refusal(directory), {directory.path().string(), diffusers_index, "model.safetensors",
                                            "found no weight files"}) == "");
   CHECK_THROWS_AS(Checkpoint::open(directory / "none"), FileError);
+}
+
+TEST_CASE("Checkpoint: a directory that may not be read") {
+  const TemporaryDirectory directory;
+  write_file(directory / "model.safetensors", {"a"});
+  std::filesystem::permissions(directory.path(), std::filesystem::perms::none);
+  if (::access(directory.path().c_str(), R_OK) != 0)  // root may
+    CHECK(first_missing(refusal(directory), {directory.path().string(), "no weights", "Permission denied"}) == "");
 }
 
 TEST_CASE("Checkpoint: a missing tensor names the directory and the nearest names") {

@@ -28,6 +28,9 @@ using namespace ebb;
 
 // Its jobs hold its address.
 static_assert(!std::is_copy_constructible_v<Loader> && !std::is_move_constructible_v<Loader>);
+// Nor does it outlive the checkpoint.
+static_assert(std::is_constructible_v<Loader, nn::Linear&, std::string, const Checkpoint&, LoadOptions> &&
+              !std::is_constructible_v<Loader, nn::Linear&, std::string, Checkpoint, LoadOptions>);
 
 namespace {
 

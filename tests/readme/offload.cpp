@@ -18,15 +18,18 @@ struct Model {
 };
 
 // README.md shows what follows.
-void run(Model& model, const std::byte* weights, ebb::Matrix<float> x) {
+void run(Model& model, const ebb::Checkpoint& checkpoint, ebb::Matrix<float> x) {
+  const ebb::Loader loader(model, "model", checkpoint, {.format = {.kind = ebb::FormatChoice::Kind::nf4}});
+  const ebb::AlignedBuffer home(loader.bytes());
+  loader.fill(home.bytes());  // quantizes; what bitsandbytes quantized stays as it is
+
   const auto spec = ebb::OffloadSpec::parse("leaf");  // or none, model, block:2, budget:6G
-  const ebb::Outline outline = ebb::outline_of(model, "model");
-  std::vector<ebb::Component> components{component_of(outline, weights, spec)};
+  std::vector<ebb::Component> components{component_of(loader.outline(), home.data(), spec)};
   ebb::host::Streams streams;
   const ebb::AlignedBuffer device(ebb::host::Offload::plan(spec, components).arena_bytes);
   ebb::host::Offload group(spec, streams, ebb::host::Stream::compute, ebb::host::Stream::copy, components,
                            device.bytes());  // an OffloadGroup
-  ebb::for_each_reference(outline, [&](const auto& parameter) { parameter.bind(group.address(0, parameter.offset)); });
+  ebb::bind_parameters(loader.outline(), home.data(), [&](std::size_t offset) { return group.address(0, offset); });
 
   ebb::Workspace workspace;
   ebb::host::Context<float> ctx(workspace, 1, &group);

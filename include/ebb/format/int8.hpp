@@ -57,14 +57,14 @@ struct INT8 {
   /// value * inverse rounded to the nearest integer, ties to even; its magnitude must be below 127.5. Only
   /// compares: an addition could be fused with the product, which would round once instead of twice.
   EBB_HOST_DEVICE static constexpr std::int8_t encode(float value, float inverse) {
-    const auto bits = std::bit_cast<std::uint32_t>(value * inverse);
-    const auto magnitude = std::bit_cast<float>(bits & 0x7fffffffu);
+    const auto pattern = std::bit_cast<std::uint32_t>(value * inverse);
+    const auto magnitude = std::bit_cast<float>(pattern & 0x7fffffffu);
     const auto floor = static_cast<std::int32_t>(magnitude);
     const float tie = static_cast<float>(floor) + 0.5f;
     const std::int32_t above = magnitude > tie ? 1 : 0;
     const std::int32_t at = magnitude == tie ? 1 : 0;
     const std::int32_t rounded = floor + (above | (at & floor));
-    const std::int32_t sign = -static_cast<std::int32_t>(bits >> 31);  // 0 or -1
+    const std::int32_t sign = -static_cast<std::int32_t>(pattern >> 31);  // 0 or -1
     return static_cast<std::int8_t>((rounded ^ sign) - sign);
   }
   /// code * scale * (1 / 127), each product rounded to float32.

@@ -10,7 +10,7 @@ namespace ebb {
 /// Two 4-bit codes in a byte: the element with the even index lies in the HIGH nibble (the order of
 /// bitsandbytes). With an odd number of elements the last low nibble holds the code of an implicit zero.
 EBB_HOST_DEVICE constexpr std::uint8_t pack_nibbles(std::uint8_t even, std::uint8_t odd) {
-  return static_cast<std::uint8_t>((even << 4) | (odd & 0xfu));
+  return static_cast<std::uint8_t>((even & 0xfu) << 4 | (odd & 0xfu));
 }
 
 /// The code of element 2j of byte j.

@@ -53,7 +53,7 @@ class StoredWeight {
     return std::nullopt;
   }
 
-  template <BlockFormat Format>
+  template <FourBitFormat Format>
   void copy(const QuantizedTensor<Format>& target, std::span<std::byte> segment) {
     const SegmentLayout& layout = target.layout();
     check_map(concat(name_, key::quant_map), stored_map<Format>);
@@ -260,7 +260,7 @@ inline std::optional<FormatChoice> stored_choice(const Checkpoint& checkpoint, s
 /// options that `stored_choice` returns. @throws FileError for damaged parts, ConfigError when the formats differ,
 /// ShapeError when the segment is too small
 template <QuantFormat Format>
-  requires BlockFormat<Format> || std::is_same_v<Format, INT8>
+  requires FourBitFormat<Format> || std::is_same_v<Format, INT8>
 void read_into(const Checkpoint& checkpoint, std::string_view name, const QuantizedTensor<Format>& target,
                std::span<std::byte> segment) {
   if (segment.size() < target.bytes())
@@ -269,7 +269,7 @@ void read_into(const Checkpoint& checkpoint, std::string_view name, const Quanti
   detail::StoredWeight stored(checkpoint, name, target.shape());
   const auto choice = stored.choice();
   bool same = choice && choice->name() == Format::name;
-  if constexpr (BlockFormat<Format>) same = same && choice->block == target.options();
+  if constexpr (FourBitFormat<Format>) same = same && choice->block == target.options();
   if (!same)
     throw ConfigError(concat("tensor '", name, "' is stored as ", choice ? choice->name() : "a plain tensor",
                              choice ? concat(" with block size ", choice->block.block_size) : std::string(),
@@ -285,12 +285,13 @@ void read_into(const Checkpoint& checkpoint, std::string_view name, const Quanti
   clear(layout.nested_offset + layout.nested_bytes, layout.bytes);
 }
 
-/// The same for a tensor whose format was chosen at run time. @throws ConfigError when it is a dense or FP8 tensor
+/// The same for a tensor whose format was chosen at run time. @throws ConfigError for dense tensors and
+/// formats that bitsandbytes lacks
 template <QuantFormat... Formats>
 void read_into(const Checkpoint& checkpoint, std::string_view name, const AnyOf<Formats...>& target,
                std::span<std::byte> segment) {
   target.visit([&]<class Format>(const QuantizedTensor<Format>& tensor) {
-    if constexpr (BlockFormat<Format> || std::is_same_v<Format, INT8>)
+    if constexpr (FourBitFormat<Format> || std::is_same_v<Format, INT8>)
       read_into(checkpoint, name, tensor, segment);
     else
       throw ConfigError(concat("tensor '", name, "': bitsandbytes stores no ", Format::name, " weights"));

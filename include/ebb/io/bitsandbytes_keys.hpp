@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -30,8 +31,12 @@ inline constexpr std::string_view int8_scales = ".SCB";
 inline constexpr std::string_view int8_layout = ".weight_format";
 }  // namespace key
 
+/// A 4-bit format that bitsandbytes has: no other may be written under names that only it would read.
+template <class Format>
+concept FourBitFormat = std::same_as<Format, NF4> || std::same_as<Format, FP4>;
+
 /// The sixteen values as bitsandbytes writes them to `quant_map`: those of the format, with +0 where FP4 has -0.
-template <BlockFormat Format>
+template <FourBitFormat Format>
 inline constexpr auto stored_map = [] {
   std::array<float, 16> map = Format::values;
   for (float& value : map) value += 0.0f;

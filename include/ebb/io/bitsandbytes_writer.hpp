@@ -57,7 +57,7 @@ inline DType torch_dtype(std::string_view name) {
 
 /// The JSON text of quant_state, byte for byte as bitsandbytes writes it. `dtype` is the type of the weight that was
 /// quantized, which bitsandbytes dequantizes to. Reads the nested offset: the tensor is bound to host memory.
-template <BlockFormat Format>
+template <FourBitFormat Format>
 std::string quant_state(const QuantizedTensor<Format>& tensor, DType dtype) {
   Json::Array extents;
   for (const std::size_t extent : tensor.shape()) extents.emplace_back(extent);
@@ -76,7 +76,7 @@ std::string quant_state(const QuantizedTensor<Format>& tensor, DType dtype) {
 
 /// The tensors that bitsandbytes saves for the 4-bit weight `name` ("p.weight"), in its order: codes, absmax,
 /// quant_map, nested_absmax and nested_quant_map under double quantization, quant_state. Views the tensor's segment.
-template <BlockFormat Format>
+template <FourBitFormat Format>
 std::vector<StoredTensor> stored_tensors(std::string_view name, const QuantizedTensor<Format>& tensor, DType dtype) {
   std::vector<StoredTensor> parts;
   const auto add = [&](std::string_view suffix, DType type, Shape shape, std::span<const std::byte> bytes) {
@@ -119,11 +119,12 @@ std::vector<StoredTensor> stored_tensors(std::string_view name, const QuantizedT
   return {{{std::string(name), Format::dtype, tensor.shape()}, std::as_bytes(tensor.values()), {}}};
 }
 
-/// The same for a tensor whose format was chosen at run time. @throws ConfigError for FP8, which bitsandbytes lacks
+/// The same for a tensor whose format was chosen at run time. @throws ConfigError for formats that bitsandbytes
+/// lacks, such as FP8
 template <QuantFormat... Formats>
 std::vector<StoredTensor> stored_tensors(std::string_view name, const AnyOf<Formats...>& tensor, DType dtype) {
   return tensor.visit([&]<class Format>(const QuantizedTensor<Format>& chosen) -> std::vector<StoredTensor> {
-    if constexpr (BlockFormat<Format> || DenseFormat<Format> || std::is_same_v<Format, INT8>)
+    if constexpr (FourBitFormat<Format> || DenseFormat<Format> || std::is_same_v<Format, INT8>)
       return stored_tensors(name, chosen, dtype);
     else
       throw ConfigError(concat("tensor '", name, "': bitsandbytes stores no ", Format::name, " weights"));

@@ -151,6 +151,7 @@ class Checkpoint {
       if (name.ends_with(".safetensors") || name.ends_with(".bin") || name.ends_with(".index.json"))
         found.push_back(name);
     }
+    if (error) return concat("; cannot list the directory: ", error.message());
     if (found.empty()) return "; found no weight files";
     std::sort(found.begin(), found.end());
     std::string text = "; found ";

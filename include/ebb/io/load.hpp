@@ -30,9 +30,11 @@ namespace ebb {
 
 /// How a component's parameters become what is kept in memory.
 struct LoadOptions {
-  FormatChoice format;            // of the weights of linears; dense leaves them as they are
-  std::vector<std::string> skip;  // modules that stay dense, see is_skipped
-  DType compute = DType::f32;     // type of the activations: dense weights of a wider type are rounded to it
+  FormatChoice format = {};            // of the weights of linears; dense leaves them as they are
+  std::vector<std::string> skip = {};  // modules that stay dense, see is_skipped
+  /// Type of the activations. Plain weights are rounded to it, also before they are quantized; for f32, those of 16
+  /// bits stay as they are.
+  DType compute = DType::f32;
   int threads = 1;
 };
 
@@ -93,6 +95,8 @@ class Loader {
     std::size_t job = 0;
     attach(outline_, job);
   }
+  template <Module Model>
+  Loader(Model& model, std::string component, const Checkpoint&& temporary, const LoadOptions& options) = delete;
   Loader(const Loader&) = delete;
   Loader& operator=(const Loader&) = delete;
 
@@ -258,8 +262,9 @@ class Loader {
                                      [&](const auto& alias) { return alias.second == name || alias.first == name; });
       if (!known)
         throw FileError(concat(checkpoint_.file_of(name).string(), ": tensor '", name,
-                               "' is not part of the model that config.json describes: expected ", jobs_.size(),
-                               " known tensors, found this one besides"));
+                               "' is not part of the model: expected ", jobs_.size(),
+                               " known tensors, found this one besides; a configuration of another size, or another "
+                               "model's weights?"));
     }
   }
 

@@ -21,9 +21,9 @@ namespace ebb {
 struct StoredQuantization {
   FormatChoice::Kind kind = FormatChoice::Kind::nf4;  // nf4, fp4 or int8
   DoubleQuantization nested = DoubleQuantization::off;
-  DType compute = DType::f32;      // type that a 4-bit weight is dequantized to for a product
-  float outlier_threshold = 6.0f;  // of LLM.int8
-  std::vector<std::string> skip;   // modules that stay dense, see is_skipped
+  DType compute = DType::f32;          // type that a 4-bit weight is dequantized to for a product
+  float outlier_threshold = 6.0f;      // of LLM.int8
+  std::vector<std::string> skip = {};  // modules that stay dense, see is_skipped
 
   bool operator==(const StoredQuantization&) const = default;
 

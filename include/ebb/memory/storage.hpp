@@ -23,8 +23,7 @@ class AlignedBuffer {
     const std::size_t padded = (bytes + page - 1) / page * page;
     data_.reset(padded < bytes ? nullptr : static_cast<std::byte*>(std::aligned_alloc(page, padded)));
     if (!data_)
-      throw MemoryError(
-          concat("cannot allocate ", bytes, " bytes of memory; use a smaller format (--quantize) or a disk tier"));
+      throw MemoryError(concat("cannot allocate ", bytes, " bytes of memory; use a smaller format or a disk tier"));
   }
 
   AlignedBuffer(AlignedBuffer&& other) noexcept

@@ -19,9 +19,10 @@ namespace ebb {
 /// A name may be a dotted path ("attn.to_q"); an empty name adds nothing to the path.
 template <class Owner, class Member>
 struct field {
-  std::string_view name;
-  Member Owner::*pointer;
   using type = Member;
+  using Pointer = Member Owner::*;  // by its name: nvcc adds parentheses to the declarator, of which GCC warns
+  std::string_view name;
+  Pointer pointer;
 };
 template <class Owner, class Member>
 field(const char*, Member Owner::*) -> field<Owner, Member>;

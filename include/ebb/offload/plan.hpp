@@ -103,7 +103,7 @@ inline BudgetFit fill(const std::vector<std::size_t>& bytes, BudgetFit found, st
   std::size_t stride = count * 618 / 1000 + 1;  // golden ratio: any prefix of the walk is spread evenly
   while (std::gcd(stride, count) != 1) ++stride;
   // Without a small unit between them, large ones become neighbours in the ring, which then grows: aim lower.
-  for (const std::size_t share : {1, 2, 4, 8}) {
+  for (std::size_t share = 1; share <= 8; share *= 2) {
     std::vector<bool> streamed = found.streamed;
     std::size_t left = (budget - found.bytes) / share;
     for (std::size_t step = 0, i = 0; step < count; ++step, i = (i + stride) % count) {

@@ -37,7 +37,8 @@ class StreamPrefetcher {
   using Stream = typename Device::Stream;
   using Event = typename Device::Event;
 
-  /// `device`, the home memory and the device `arena` outlive the prefetcher.
+  /// `device`, the home memory and the device `arena` outlive the prefetcher. Units are numbered as in `transfers`;
+  /// each goes through `fetch`, `acquire`, computation and `release`, any number of times.
   StreamPrefetcher(Device& device, Stream compute, Stream copy, std::byte* arena, std::vector<Transfer> transfers)
       : device_(device), compute_(compute), copy_(copy), arena_(arena) {
     units_.reserve(transfers.size());

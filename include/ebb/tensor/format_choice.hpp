@@ -17,8 +17,8 @@ struct FormatChoice {
   static constexpr std::array<std::string_view, 5> names{"none", "nf4", "fp4", "int8", "fp8"};
 
   Kind kind = Kind::dense;
-  BlockOptions block;  // of nf4 and fp4
-  Int8Options int8;
+  BlockOptions block = {};  // of nf4 and fp4
+  Int8Options int8 = {};
 
   std::string_view name() const { return names[static_cast<std::size_t>(kind)]; }
 
