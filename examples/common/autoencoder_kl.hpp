@@ -241,8 +241,8 @@ struct AutoencoderDecoder {
                 picture.width == latents.width * config.scale() && picture.channels == config.picture_channels,
             "VAE: picture must be [n, h * scale, w * scale, 3]");
     const auto frame = ctx.workspace().frame();
-    // Two buffers of the largest activation take turns: [level input, level output].
-    std::size_t largest = 0;
+    // Two buffers of the largest activation take turns: [level input, level output]. The latents may be wider than all.
+    std::size_t largest = latents.channels;
     std::size_t side = 1;
     for (std::size_t at = 0; at < up_blocks.size(); ++at) {
       const std::size_t inputs = at == 0 ? config.channels.back() : up_blocks[at - 1].outputs();

@@ -2,11 +2,16 @@
 
 #include <doctest/doctest.h>
 
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/golden.hpp"
 #include "support/loaded.hpp"
+#include "support/random.hpp"
+#include "support/stored_weight.hpp"
+#include "support/temporary_directory.hpp"
 
 using namespace ebb;
 using examples::AutoencoderConfig;
@@ -60,4 +65,49 @@ TEST_CASE("the decoder equals diffusers'") {
       CHECK(testing::relative_error(tiled, expected) > 1e-4);  // tiling was really on
     }
   }
+}
+
+TEST_CASE("latents may be wider than every other activation") {
+  AutoencoderConfig config{.channels = {4},
+                           .layers_per_block = 1,
+                           .groups = 2,
+                           .latent_channels = 16,
+                           .picture_channels = 3,
+                           .sample_size = 32,
+                           .scaling = 1.0f,
+                           .shift = 0.0f,
+                           .post_quant_conv = true,
+                           .mid_attention = true};
+  auto with_identity = AutoencoderDecoder::make(config);
+  config.post_quant_conv = false;
+  auto without = AutoencoderDecoder::make(config);
+
+  testing::TensorSet weights;
+  testing::Random random(1);
+  for_each_parameter(without, [&](const std::string& name, auto& parameter, auto&) {
+    const Shape& shape = parameter.shape();  // of convolutions: channels last, in files they come first
+    const auto values = random.normal(shape.elements());
+    weights.put(name, DType::f32, shape.rank() == 4 ? Shape{shape[0], shape[3], shape[1], shape[2]} : shape,
+                std::as_bytes(std::span(values)));
+  });
+  const testing::TemporaryDirectory directory;
+  const auto path = directory / "diffusion_pytorch_model.safetensors";
+  weights.save(path);
+  const auto latents = random.normal(2 * 9 * 11 * 16);
+  const auto decoded_by = [&](AutoencoderDecoder model) {
+    const testing::Loaded<AutoencoderDecoder> loaded(std::move(model), directory.path());
+    testing::Host<float> host;
+    std::vector<float> picture(2 * 9 * 11 * 3);
+    decode(host.ctx, *loaded, Image<const float>{latents.data(), 2, 9, 11, 16}, Slicing::off, Tiling::off,
+           Image<float>{picture.data(), 2, 9, 11, 3});
+    return picture;
+  };
+  const auto expected = decoded_by(std::move(without));
+
+  std::vector<float> identity(16 * 16, 0.0f);
+  for (std::size_t channel = 0; channel < 16; ++channel) identity[channel * 17] = 1.0f;
+  weights.put("post_quant_conv.weight", DType::f32, {16, 16, 1, 1}, std::as_bytes(std::span(identity)));
+  weights.put("post_quant_conv.bias", DType::f32, {16}, std::as_bytes(std::span(identity).subspan(1, 16)));
+  weights.save(path);
+  CHECK(testing::relative_error(decoded_by(std::move(with_identity)), expected) < 1e-6);
 }
