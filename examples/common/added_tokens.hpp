@@ -136,7 +136,7 @@ class LiteralTokenFiles {
   explicit LiteralTokenFiles(std::size_t limit) : limit_(limit) {}
 
   static std::optional<ConfigFile> open_if_there(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path)) return {};
+    if (!is_there(path)) return {};
     return ConfigFile::open(path);
   }
 

@@ -31,10 +31,9 @@ class T5Tokenizer {
  public:
   /// @throws FileError for missing or malformed files: names file and field
   static T5Tokenizer load(const std::filesystem::path& directory) {
-    const bool spiece = !std::filesystem::exists(directory / "tokenizer.json");
+    const bool spiece = !is_there(directory / "tokenizer.json");
     const auto path = directory / (spiece ? "spiece.model" : "tokenizer.json");
-    if (!std::filesystem::exists(path))
-      throw FileError(concat(directory.string(), ": expected tokenizer.json or spiece.model"));
+    if (!is_there(path)) throw FileError(concat(directory.string(), ": expected tokenizer.json or spiece.model"));
     T5Tokenizer tokenizer;
     auto model = spiece ? UnigramModel::from_spiece(path) : UnigramModel::from_tokenizer_json(path);
     if (spiece) add_extra_ids(directory, model);
@@ -141,7 +140,7 @@ class T5Tokenizer {
   /// A spiece.model has no extra ids: they follow its pieces, <extra_id_0> last.
   static void add_extra_ids(const std::filesystem::path& directory, UnigramModel& model) {
     std::size_t extra_ids = 100;
-    if (const auto path = directory / "tokenizer_config.json"; std::filesystem::exists(path)) {
+    if (const auto path = directory / "tokenizer_config.json"; is_there(path)) {
       const auto file = ConfigFile::open(path);
       if (file.has("extra_ids")) {
         const auto& value = file.json().at("extra_ids");
