@@ -168,9 +168,14 @@ class T5Tokenizer {
       if (const std::int32_t id = model.find(token.content); id >= 0 && id != token.id)
         throw FileError(concat(directory.string(), ": added token '", token.content, "': id ", token.id,
                                ", but the vocabulary says ", id));
-    for (std::size_t id = 0; id < model.pieces.size(); ++id)
-      if (model.pieces[id].text.starts_with("<extra_id_") && listed(model.pieces[id].text) < 0)
-        tokens.push_back({{model.pieces[id].text, static_cast<std::int32_t>(id)}});
+    std::size_t extra_ids = 0;
+    for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+      if (!model.pieces[id].text.starts_with("<extra_id_")) continue;
+      if (++extra_ids > LiteralTokenFiles::most_added)
+        throw FileError(concat(directory.string(), ": expected at most ", LiteralTokenFiles::most_added,
+                               " pieces that begin with <extra_id_"));
+      if (listed(model.pieces[id].text) < 0) tokens.push_back({{model.pieces[id].text, static_cast<std::int32_t>(id)}});
+    }
     constexpr const char* fields[]{"eos_token", "unk_token", "pad_token"};
     constexpr const char* contents[]{"</s>", "<unk>", "<pad>"};
     for (std::size_t i = 0; i < 3; ++i) {

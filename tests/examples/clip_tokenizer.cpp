@@ -115,6 +115,14 @@ TEST_CASE("forty thousand words with special tokens take no quadratic time") {
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 }
 
+TEST_CASE("more added tokens than can be compared with each other are refused at once") {
+  const Changed many("dev", "tokenizer_config.json", [](auto& json) {
+    for (int id = 0; id < 4097; ++id)
+      json["added_tokens_decoder"][std::to_string(id)] = token(concat("token ", id).c_str(), false, false);
+  });
+  CHECK_THROWS_WITH_AS(ClipTokenizer::load(many.path()), doctest::Contains("at most 4096 added tokens"), FileError);
+}
+
 TEST_CASE("files that cannot be looked at or read are refused by name") {
   const auto linked = [](const char* file, const char* target) {
     Changed files("schnell");
