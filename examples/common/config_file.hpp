@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -7,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -28,14 +30,11 @@ class ConfigFile {
   /// @throws FileError when the file is missing, larger than 64 MiB, nested deeper than 64 levels, or no object
   static ConfigFile open(const std::filesystem::path& path) {
     const std::string text = read_text(path, maximum_bytes, "JSON");
-    const auto shallow = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-      if (depth > maximum_depth)
-        throw FileError(concat(path.string(), ": JSON is nested deeper than ", maximum_depth, " levels"));
-      return true;
-    };
+    if (depth(text) > maximum_depth)
+      throw FileError(concat(path.string(), ": JSON is nested deeper than ", maximum_depth, " levels"));
     nlohmann::json parsed;
     try {
-      parsed = nlohmann::json::parse(text, shallow);
+      parsed = nlohmann::json::parse(text);
     } catch (const nlohmann::json::exception& error) {
       throw FileError(concat(path.string(), ": is not valid JSON: ", error.what()));
     }
@@ -92,7 +91,26 @@ class ConfigFile {
 
  private:
   static constexpr std::size_t maximum_bytes = std::size_t{64} << 20;
-  static constexpr int maximum_depth = 64;
+  static constexpr std::size_t maximum_depth = 64;
+
+  /// How many arrays and objects of a JSON text lie inside each other. With a callback, which could count them,
+  /// nlohmann's parser searches all members before an object for discarded ones when that object ends.
+  static std::size_t depth(std::string_view text) {
+    std::size_t open = 0, deepest = 0;
+    bool quoted = false;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      const char c = text[at];
+      if (c == '"')
+        quoted = !quoted;
+      else if (quoted)
+        at += c == '\\' ? 1 : 0;
+      else if (c == '[' || c == '{')
+        deepest = std::max(deepest, ++open);
+      else if (c == ']' || c == '}')
+        open -= open > 0 ? 1 : 0;
+    }
+    return deepest;
+  }
 
   ConfigFile(std::filesystem::path path, nlohmann::json json) : path_(std::move(path)), json_(std::move(json)) {}
 
