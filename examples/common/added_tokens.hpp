@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -87,7 +88,7 @@ class LiteralTokenFiles {
   /// "added_tokens_decoder" of `tokenizer_config.json` (transformers 4) when there is one, else `added_tokens.json`
   /// (older ones) and "added_tokens" of `tokenizer.json` (transformers 5), the second over the first.
   /// `ids`: how many ids the vocabulary has; added ones may follow, up to `most_added` of them.
-  /// @throws FileError for wrong types, ids out of range, two tokens with one id
+  /// @throws FileError for wrong types, ids out of range, two tokens with one id, more than `most_added` tokens
   static std::vector<LiteralToken> read(const std::filesystem::path& directory, std::size_t ids) {
     LiteralTokenFiles files(ids + most_added);
     const auto config = open_if_there(directory / "tokenizer_config.json");
@@ -95,13 +96,13 @@ class LiteralTokenFiles {
       files.read_decoder(*config);
       return std::move(files.tokens_);
     }
-    if (const auto file = open_if_there(directory / "added_tokens.json"))
-      for (const auto& [content, id] : file->json().items()) {
-        bool special = false;
-        for (const char* field : {"bos_token", "eos_token", "unk_token", "pad_token"})
-          if (const auto token = named(directory, field)) special = special || token->content == content;
-        files.add(file->path(), "added tokens", content, id, {{"normalized", !special}});
-      }
+    if (const auto file = open_if_there(directory / "added_tokens.json")) {
+      std::set<std::string> special;
+      for (const char* field : {"bos_token", "eos_token", "unk_token", "pad_token"})
+        if (const auto token = named(directory, field)) special.insert(token->content);
+      for (const auto& [content, id] : file->json().items())
+        files.add(file->path(), "added tokens", content, id, {{"normalized", !special.contains(content)}});
+    }
     if (const auto file = open_if_there(directory / "tokenizer.json"); file && file->has("added_tokens"))
       files.read_list(*file);
     return std::move(files.tokens_);
@@ -128,7 +129,7 @@ class LiteralTokenFiles {
     return {};
   }
 
-  static constexpr std::size_t most_added = 4096;
+  static constexpr std::size_t most_added = 4096;  // every one is compared with every other one
 
  private:
   static constexpr const char* decoder = "added_tokens_decoder";
@@ -136,7 +137,7 @@ class LiteralTokenFiles {
   explicit LiteralTokenFiles(std::size_t limit) : limit_(limit) {}
 
   static std::optional<ConfigFile> open_if_there(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path)) return {};
+    if (!is_there(path)) return {};
     return ConfigFile::open(path);
   }
 
@@ -186,6 +187,7 @@ class LiteralTokenFiles {
       each = token;
       return;
     }
+    if (tokens_.size() == most_added) fail(concat("expected at most ", most_added, " added tokens"));
     tokens_.push_back(std::move(token));
   }
 

@@ -8,10 +8,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <memory>
 #include <queue>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -33,9 +33,9 @@ class ClipTokenizer {
   /// @throws FileError for missing or malformed files: names file and field
   static ClipTokenizer load(const std::filesystem::path& directory) {
     ClipTokenizer tokenizer;
-    if (std::filesystem::exists(directory / "vocab.json") && std::filesystem::exists(directory / "merges.txt"))
+    if (is_there(directory / "vocab.json") && is_there(directory / "merges.txt"))
       tokenizer.read_vocabulary_and_merges(directory);
-    else if (std::filesystem::exists(directory / "tokenizer.json"))
+    else if (is_there(directory / "tokenizer.json"))
       tokenizer.read_tokenizer_json(directory / "tokenizer.json");
     else
       throw FileError(concat(directory.string(), ": expected vocab.json and merges.txt, or tokenizer.json"));
@@ -87,7 +87,7 @@ class ClipTokenizer {
   // ---- files
 
   static constexpr std::size_t most_tokens = 1u << 24;
-  static constexpr std::uintmax_t most_bytes = std::uintmax_t{64} << 20;
+  static constexpr std::size_t most_bytes = std::size_t{64} << 20;
   static constexpr std::size_t usual_length = 77;
 
   void add_vocabulary(const std::filesystem::path& path, const nlohmann::json& vocabulary) {
@@ -121,10 +121,7 @@ class ClipTokenizer {
     const auto vocabulary = ConfigFile::open(directory / "vocab.json");
     add_vocabulary(vocabulary.path(), vocabulary.json());
     const auto path = directory / "merges.txt";
-    std::error_code failure;
-    if (const auto size = std::filesystem::file_size(path, failure); failure || size > most_bytes)
-      throw FileError(concat(path.string(), ": cannot be read, or larger than 64 MiB"));
-    std::ifstream stream(path);
+    std::istringstream stream(read_text(path, most_bytes, "merges"));
     std::string line;
     bool first = true;
     while (std::getline(stream, line)) {
@@ -138,7 +135,6 @@ class ClipTokenizer {
                                line.substr(0, 80), "'"));
       add_merge(path, line.substr(0, blank), line.substr(blank + 1));
     }
-    if (!stream.eof()) throw FileError(concat(path.string(), ": cannot be read"));
   }
 
   void read_tokenizer_json(const std::filesystem::path& path) {
@@ -223,7 +219,7 @@ class ClipTokenizer {
 
   /// Files say 1e30 for "no limit", which the position embeddings of CLIP do not allow.
   void read_length(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path)) return;
+    if (!is_there(path)) return;
     const auto file = ConfigFile::open(path);
     if (!file.has("model_max_length")) return;
     const auto& value = file.json().at("model_max_length");

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/interrupt.hpp"
+#include "common/one_line.hpp"
 #include "ebb/core/error.hpp"
 
 namespace ebb::examples {
@@ -82,7 +83,7 @@ int run_command_line(CLI::App& app, int argc, const char* const* argv, Run run) 
   detail::occupy_standard_streams();
   const InterruptGuard interrupts;
   const auto fail = [&](const std::string& why) {
-    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), why.c_str());
+    std::fprintf(stderr, "%s: %s\n", app.get_name().c_str(), one_line(why).c_str());
     return 1;
   };
   try {

@@ -1,19 +1,27 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "ebb/core/error.hpp"
+#include "ebb/io/text_file.hpp"
 
 namespace ebb::examples {
+
+/// Whether a directory has an entry of this name. One that cannot be looked at is there: opening it says why.
+inline bool is_there(const std::filesystem::path& path) {
+  std::error_code failure;
+  return std::filesystem::status(path, failure).type() != std::filesystem::file_type::not_found;
+}
 
 /// A JSON object from a checkpoint directory (`config.json`, `model_index.json`, ...) whose fields are checked as
 /// they are read. Every error names the file and the field, what was expected and what was found.
@@ -21,21 +29,12 @@ class ConfigFile {
  public:
   /// @throws FileError when the file is missing, larger than 64 MiB, nested deeper than 64 levels, or no object
   static ConfigFile open(const std::filesystem::path& path) {
-    std::error_code failure;
-    const auto bytes = std::filesystem::file_size(path, failure);
-    if (failure) throw FileError(concat(path.string(), ": cannot be read: ", failure.message()));
-    if (bytes > maximum_bytes) throw FileError(concat(path.string(), ": larger than 64 MiB, no configuration"));
-    std::ifstream stream(path, std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    if (!stream) throw FileError(concat(path.string(), ": cannot be read"));
-    const auto shallow = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-      if (depth > maximum_depth)
-        throw FileError(concat(path.string(), ": JSON is nested deeper than ", maximum_depth, " levels"));
-      return true;
-    };
+    const std::string text = read_text(path, maximum_bytes, "JSON");
+    if (depth(text) > maximum_depth)
+      throw FileError(concat(path.string(), ": JSON is nested deeper than ", maximum_depth, " levels"));
     nlohmann::json parsed;
     try {
-      parsed = nlohmann::json::parse(text, shallow);
+      parsed = nlohmann::json::parse(text);
     } catch (const nlohmann::json::exception& error) {
       throw FileError(concat(path.string(), ": is not valid JSON: ", error.what()));
     }
@@ -91,8 +90,27 @@ class ConfigFile {
   }
 
  private:
-  static constexpr std::uintmax_t maximum_bytes = std::uintmax_t{64} << 20;
-  static constexpr int maximum_depth = 64;
+  static constexpr std::size_t maximum_bytes = std::size_t{64} << 20;
+  static constexpr std::size_t maximum_depth = 64;
+
+  /// How many arrays and objects of a JSON text lie inside each other. With a callback, which could count them,
+  /// nlohmann's parser searches all members before an object for discarded ones when that object ends.
+  static std::size_t depth(std::string_view text) {
+    std::size_t open = 0, deepest = 0;
+    bool quoted = false;
+    for (std::size_t at = 0; at < text.size(); ++at) {
+      const char c = text[at];
+      if (c == '"')
+        quoted = !quoted;
+      else if (quoted)
+        at += c == '\\' ? 1 : 0;
+      else if (c == '[' || c == '{')
+        deepest = std::max(deepest, ++open);
+      else if (c == ']' || c == '}')
+        open -= open > 0 ? 1 : 0;
+    }
+    return deepest;
+  }
 
   ConfigFile(std::filesystem::path path, nlohmann::json json) : path_(std::move(path)), json_(std::move(json)) {}
 

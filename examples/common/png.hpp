@@ -162,6 +162,19 @@ inline bool png_decode_rows(png_structp png, png_infop info, const PngHeader* he
   return true;
 }
 
+/// Whether every chunk up to IEND has the bytes that its length promises. libpng allocates a chunk before it reads it,
+/// and its limits only warn of a long one.
+inline bool png_chunks_fit(std::span<const std::uint8_t> bytes) {
+  constexpr std::size_t signature = 8, around = 12;  // length and type before the data, a checksum behind them
+  for (auto left = bytes.subspan(std::min(bytes.size(), signature)); left.size() >= around;) {
+    const std::size_t length = std::size_t{left[0]} << 24 | left[1] << 16 | left[2] << 8 | left[3];
+    if (length > left.size() - around) return false;
+    if (std::memcmp(&left[4], "IEND", 4) == 0) return true;
+    left = left.subspan(around + length);
+  }
+  return true;  // libpng says what is missing
+}
+
 inline bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
@@ -238,6 +251,8 @@ inline PngPicture read_png(const std::filesystem::path& path) {
   detail::PngSource source{bytes};
   detail::PngFailure failure;
   const auto fail = [&](const std::string& why) { throw FileError(concat(path.string(), ": no valid PNG: ", why)); };
+  if (png_sig_cmp(bytes.data(), 0, bytes.size()) == 0 && !detail::png_chunks_fit(bytes))
+    fail("a chunk is longer than the file");
   const detail::PngHandles handles(detail::PngHandles::Mode::read, failure);
   detail::PngHeader header;
   if (!detail::png_decode_header(handles.png, handles.info, &source, &header)) fail(failure.message.data());

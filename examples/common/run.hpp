@@ -14,6 +14,7 @@
 
 #include "common/engine.hpp"
 #include "common/interrupt.hpp"
+#include "common/one_line.hpp"
 #include "common/progress.hpp"
 #include "common/run_options.hpp"
 #include "ebb/io/atomic_file.hpp"
@@ -90,7 +91,7 @@ inline std::string in_mib(std::size_t bytes) {
 /// Tells the user, unless `--quiet` asks for silence.
 inline void warn(const RunOptions& options, const std::vector<std::string>& sentences) {
   if (options.quiet) return;
-  for (const std::string& sentence : sentences) std::cerr << "warning: " << sentence << '\n';
+  for (const std::string& sentence : sentences) std::cerr << "warning: " << one_line(sentence) << '\n';
 }
 
 /// The rows of diffusers' guide (quantized, fused, offloaded), one after another, as a Markdown table. The last column

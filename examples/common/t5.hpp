@@ -35,16 +35,22 @@ struct T5Config {
     if (type != "t5" && type != "umt5")
       throw ConfigError(
           concat(file.path().string(), ": field \"model_type\": expected \"t5\" or \"umt5\", found \"", type, '"'));
-    return {.vocabulary = file.size("vocab_size", 1, 1u << 24),
-            .width = file.size("d_model", 1, 1u << 16),
-            .layers = file.size("num_layers", 1, 1024),
-            .heads = file.size("num_heads", 1, 1024),
-            .head_dim = file.size("d_kv", 1, 4096),
-            .hidden = file.size("d_ff", 1, 1u << 18),
-            .buckets = file.size("relative_attention_num_buckets", 4, 4096, 32),
-            .maximum_distance = file.size("relative_attention_max_distance", 4, 1u << 20, 128),
-            .epsilon = static_cast<float>(file.number("layer_norm_epsilon", 1e-6)),
-            .relative_bias = type == "umt5" ? RelativeBias::per_layer : RelativeBias::shared};
+    T5Config config{.vocabulary = file.size("vocab_size", 1, 1u << 24),
+                    .width = file.size("d_model", 1, 1u << 16),
+                    .layers = file.size("num_layers", 1, 1024),
+                    .heads = file.size("num_heads", 1, 1024),
+                    .head_dim = file.size("d_kv", 1, 4096),
+                    .hidden = file.size("d_ff", 1, 1u << 18),
+                    .buckets = file.size("relative_attention_num_buckets", 4, 4096, 32),
+                    .maximum_distance = file.size("relative_attention_max_distance", 4, 1u << 20, 128),
+                    .epsilon = static_cast<float>(file.number("layer_norm_epsilon", 1e-6)),
+                    .relative_bias = type == "umt5" ? RelativeBias::per_layer : RelativeBias::shared};
+    // The distances that have a bucket of their own; the others' is a logarithm's share of a logarithm.
+    if (const std::size_t exact = config.buckets / 2 / 2; config.maximum_distance <= exact)
+      throw ConfigError(concat(file.path().string(), ": field \"relative_attention_max_distance\": expected more than ",
+                               exact, ", a quarter of relative_attention_num_buckets, found ",
+                               config.maximum_distance));
+    return config;
   }
 };
 

@@ -31,10 +31,9 @@ class T5Tokenizer {
  public:
   /// @throws FileError for missing or malformed files: names file and field
   static T5Tokenizer load(const std::filesystem::path& directory) {
-    const bool spiece = !std::filesystem::exists(directory / "tokenizer.json");
+    const bool spiece = !is_there(directory / "tokenizer.json");
     const auto path = directory / (spiece ? "spiece.model" : "tokenizer.json");
-    if (!std::filesystem::exists(path))
-      throw FileError(concat(directory.string(), ": expected tokenizer.json or spiece.model"));
+    if (!is_there(path)) throw FileError(concat(directory.string(), ": expected tokenizer.json or spiece.model"));
     T5Tokenizer tokenizer;
     auto model = spiece ? UnigramModel::from_spiece(path) : UnigramModel::from_tokenizer_json(path);
     if (spiece) add_extra_ids(directory, model);
@@ -141,7 +140,7 @@ class T5Tokenizer {
   /// A spiece.model has no extra ids: they follow its pieces, <extra_id_0> last.
   static void add_extra_ids(const std::filesystem::path& directory, UnigramModel& model) {
     std::size_t extra_ids = 100;
-    if (const auto path = directory / "tokenizer_config.json"; std::filesystem::exists(path)) {
+    if (const auto path = directory / "tokenizer_config.json"; is_there(path)) {
       const auto file = ConfigFile::open(path);
       if (file.has("extra_ids")) {
         const auto& value = file.json().at("extra_ids");
@@ -169,9 +168,14 @@ class T5Tokenizer {
       if (const std::int32_t id = model.find(token.content); id >= 0 && id != token.id)
         throw FileError(concat(directory.string(), ": added token '", token.content, "': id ", token.id,
                                ", but the vocabulary says ", id));
-    for (std::size_t id = 0; id < model.pieces.size(); ++id)
-      if (model.pieces[id].text.starts_with("<extra_id_") && listed(model.pieces[id].text) < 0)
-        tokens.push_back({{model.pieces[id].text, static_cast<std::int32_t>(id)}});
+    std::size_t extra_ids = 0;
+    for (std::size_t id = 0; id < model.pieces.size(); ++id) {
+      if (!model.pieces[id].text.starts_with("<extra_id_")) continue;
+      if (++extra_ids > LiteralTokenFiles::most_added)
+        throw FileError(concat(directory.string(), ": expected at most ", LiteralTokenFiles::most_added,
+                               " pieces that begin with <extra_id_"));
+      if (listed(model.pieces[id].text) < 0) tokens.push_back({{model.pieces[id].text, static_cast<std::int32_t>(id)}});
+    }
     constexpr const char* fields[]{"eos_token", "unk_token", "pad_token"};
     constexpr const char* contents[]{"</s>", "<unk>", "<pad>"};
     for (std::size_t i = 0; i < 3; ++i) {

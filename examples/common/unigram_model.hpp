@@ -6,8 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -37,13 +35,7 @@ struct UnigramModel {
   /// `spiece.model`. Its byte fallback is ignored, as transformers ignores it.
   /// @throws FileError for a file that is cut short, damaged, or no unigram model
   static UnigramModel from_spiece(const std::filesystem::path& path) {
-    std::error_code failure;
-    const auto size = std::filesystem::file_size(path, failure);
-    if (failure) throw FileError(concat(path.string(), ": cannot be read: ", failure.message()));
-    if (size > most_bytes) throw FileError(concat(path.string(), ": larger than 64 MiB, no tokenizer"));
-    std::ifstream stream(path, std::ios::binary);
-    const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
-    if (!stream) throw FileError(concat(path.string(), ": cannot be read"));
+    const std::string bytes = read_text(path, most_bytes, "a SentencePiece model");
     UnigramModel model;
     Parts parts;
     const auto whole = [&](const ProtoReader& reader, const char* part) {
@@ -144,7 +136,7 @@ struct UnigramModel {
   }
 
  private:
-  static constexpr std::uintmax_t most_bytes = std::uintmax_t{64} << 20;
+  static constexpr std::size_t most_bytes = std::size_t{64} << 20;
   static constexpr double most_score = 1e6;  // logarithms of probabilities
 
   struct Parts {

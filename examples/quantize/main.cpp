@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/command_line.hpp"
+#include "common/one_line.hpp"
 #include "common/progress.hpp"
 #include "common/run_options.hpp"
 #include "quantize/quantize.hpp"
@@ -62,7 +63,7 @@ void run(const Options& options) {
       options.quantize.find("fp4") == std::string::npos)
     warnings.emplace_back("--double-quant has no effect without nf4 or fp4");
   if (options.quiet) return;
-  for (const std::string& sentence : warnings) std::cerr << "warning: " << sentence << '\n';
+  for (const std::string& sentence : warnings) std::cerr << "warning: " << ebb::examples::one_line(sentence) << '\n';
 }
 
 }  // namespace

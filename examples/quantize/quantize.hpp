@@ -121,16 +121,25 @@ inline void copy_in_pieces(const std::filesystem::path& from, const std::filesys
 /// Interrupted
 inline void copy_files(const std::filesystem::path& from, const std::filesystem::path& to,
                        const std::function<bool(const std::filesystem::path&)>& skip) {
-  std::filesystem::create_directories(to);
-  for (const auto& entry : std::filesystem::directory_iterator(from)) {
-    if (skip(entry.path())) continue;
+  std::error_code failure;
+  const auto check = [&](const std::filesystem::path& path) {
+    if (failure) throw FileError(concat(path.string(), ": cannot be copied: ", failure.message()));
+  };
+  std::filesystem::create_directories(to, failure);
+  check(to);
+  std::filesystem::directory_iterator entry(from, failure);
+  for (; !failure && entry != std::filesystem::directory_iterator(); entry.increment(failure)) {
+    const std::filesystem::path& path = entry->path();
+    if (skip(path)) continue;
     throw_if_interrupted();
-    const auto target = to / entry.path().filename();
-    if (entry.is_directory())
-      copy_files(entry.path(), target, [](const auto&) { return false; });
+    const bool directory = entry->is_directory(failure);  // fails for a link into a circle, not for one into nowhere
+    check(path);
+    if (directory)
+      copy_files(path, to / path.filename(), [](const auto&) { return false; });
     else
-      copy_in_pieces(entry.path(), target);
+      copy_in_pieces(path, to / path.filename());
   }
+  check(from);
 }
 
 }  // namespace detail

@@ -115,6 +115,28 @@ TEST_CASE("forty thousand words with special tokens take no quadratic time") {
   CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 }
 
+TEST_CASE("more added tokens than can be compared with each other are refused at once") {
+  const Changed many("dev", "tokenizer_config.json", [](auto& json) {
+    for (int id = 0; id < 4097; ++id)
+      json["added_tokens_decoder"][std::to_string(id)] = token(concat("token ", id).c_str(), false, false);
+  });
+  CHECK_THROWS_WITH_AS(ClipTokenizer::load(many.path()), doctest::Contains("at most 4096 added tokens"), FileError);
+}
+
+TEST_CASE("files that cannot be looked at or read are refused by name") {
+  const auto linked = [](const char* file, const char* target) {
+    Changed files("schnell");
+    std::filesystem::remove(files.path() / file);
+    std::filesystem::create_symlink(target, files.path() / file);
+    CHECK_THROWS_WITH_AS(ClipTokenizer::load(files.path()), doctest::Contains(file), FileError);
+  };
+  for (const char* file : {"vocab.json", "merges.txt", "tokenizer_config.json"}) {
+    CAPTURE(file);
+    linked(file, file);              // a circle
+    linked(file, "/proc/self/mem");  // a file whose first byte cannot be read
+  }
+}
+
 TEST_CASE("malformed files are refused with file and field, whatever the type found") {
   const auto refused = [](const Changed& files, const char* words) {
     CHECK_THROWS_WITH_AS(ClipTokenizer::load(files.path()), doctest::Contains(words), FileError);

@@ -119,6 +119,9 @@ TEST_CASE("an exception ends with its status and one line") {
   CHECK(after(ebb::examples::Interrupted(SIGINT)).status == 130);
   CHECK(after(ebb::examples::Interrupted(SIGINT)).error == "program: stopped\n");
   CHECK(after(std::bad_alloc()).error.starts_with("program: out of memory"));
+  // A name out of a file that would colour the terminal, ring its bell and begin a second line.
+  CHECK(after(ebb::ConfigError("f: \x1b[31m\a\xc3\xa9\nx\x7f\xc2\x9b\xff")).error ==
+        "program: f: \xef\xbf\xbd[31m\xef\xbf\xbd\xc3\xa9\xef\xbf\xbdx\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\n");
   const auto thread = after(std::system_error(std::make_error_code(std::errc::resource_unavailable_try_again)));
   CHECK(first_missing(thread.error, {"thread", "--threads"}) == "");
 }

@@ -174,6 +174,16 @@ TEST_CASE("truncated and damaged files are errors at every length") {
   CHECK(contains(refusal(directory / "missing.png"), "cannot be read"));
 }
 
+TEST_CASE("a chunk longer than its file is refused before memory is taken") {
+  const Directory directory;
+  put(directory / "long.png", header(1, 1) + big_endian(1u << 30) + "tEXt" + chunk("IEND", ""));
+  CHECK(contains(refusal(directory / "long.png"), "long.png: no valid PNG: a chunk is longer than the file"));
+  // What follows the end is no chunk.
+  write_png(directory / "good.png", noise(6, 5).view());
+  put(directory / "more.png", content(directory / "good.png") + "\xff\xff\xff\xff and more");
+  CHECK(read_png(directory / "more.png").pixels == read_png(directory / "good.png").pixels);
+}
+
 TEST_CASE("a header that promises too many pixels is refused before memory is taken") {
   const Directory directory;
   put(directory / "wide.png", header(16385, 1) + chunk("IDAT", "") + chunk("IEND", ""));

@@ -83,6 +83,15 @@ TEST_CASE("weights beside model_index.json are left out, with a line that says s
   CHECK(TemporaryDirectory::read(directory / "written" / vae) == TemporaryDirectory::read(source / vae));
 }
 
+TEST_CASE("a link into a circle is refused by name") {
+  const TemporaryDirectory directory;
+  const auto source = copied(directory);
+  fs::create_symlink("around", source / "scheduler/around");
+  CHECK(first_missing(message_of<ebb::FileError>([&] { quantize(source, directory / "new"); }),
+                      {"around", "cannot be copied", "Too many levels"}) == "");
+  CHECK(!fs::exists(directory / "new"));
+}
+
 TEST_CASE("a name to skip that no linear has is told") {
   const TemporaryDirectory directory;
   const auto warnings = quantize(copied(directory), directory / "written", {"proj_out", "nope"});

@@ -7,6 +7,7 @@
 
 #include "support/golden.hpp"
 #include "support/loaded.hpp"
+#include "support/temporary_directory.hpp"
 
 using namespace ebb;
 using examples::ConfigFile;
@@ -71,4 +72,19 @@ TEST_CASE("relative positions fall into T5's buckets") {
   CHECK(relative_position_bucket(-8, 32, 128) == 8);
   CHECK(relative_position_bucket(-127, 32, 128) == 15);
   CHECK(relative_position_bucket(100000, 32, 128) == 31);
+}
+
+TEST_CASE("a farthest distance within the exact buckets is refused: the logarithm between them has no base") {
+  const testing::TemporaryDirectory directory;
+  const auto read = [&](std::size_t buckets, std::size_t distance) {
+    return examples::T5Config::read(examples::ConfigFile::open(directory.write(
+        "config.json",
+        concat("{\"vocab_size\": 8, \"d_model\": 8, \"num_layers\": 1, \"num_heads\": 1, \"d_kv\": 8, \"d_ff\": 8, ",
+               "\"relative_attention_num_buckets\": ", buckets, ", \"relative_attention_max_distance\": ", distance,
+               "}"))));
+  };
+  for (const std::size_t distance : {4, 15, 16})
+    CHECK_THROWS_WITH_AS(read(64, distance), doctest::Contains("relative_attention_max_distance"), ConfigError);
+  CHECK(read(64, 17).maximum_distance == 17);
+  CHECK(read(4, 4).maximum_distance == 4);
 }

@@ -98,6 +98,24 @@ TEST_CASE("as many extra ids as tokenizer_config.json says") {
   CHECK(files.ids("<extra_id_5>") == Ids{3, 2, 183, 64, 2, 56, 17, 2, 118, 2, 1});
 }
 
+TEST_CASE("more extra ids than can be compared with each other are refused at once") {
+  const Changed many("dev", "tokenizer.json", [](auto& json) {
+    for (int id = 1000; id < 1000 + 4097; ++id) json["model"]["vocab"].push_back({concat("<extra_id_", id, ">"), 0});
+  });
+  CHECK_THROWS_WITH_AS(T5Tokenizer::load(many.path()), doctest::Contains("at most 4096 pieces"), FileError);
+}
+
+TEST_CASE("files that cannot be looked at or read are refused by name") {
+  const auto linked = [](const char* pipeline, const char* file, const char* target) {
+    Changed files(pipeline);
+    std::filesystem::remove(files.path() / file);
+    std::filesystem::create_symlink(target, files.path() / file);
+    CHECK_THROWS_WITH_AS(T5Tokenizer::load(files.path()), doctest::Contains(file), FileError);
+  };
+  for (const char* target : {"spiece.model", "/proc/self/mem"}) linked("schnell", "spiece.model", target);
+  for (const char* target : {"tokenizer.json", "/proc/self/mem"}) linked("dev", "tokenizer.json", target);
+}
+
 TEST_CASE("added tokens behind the vocabulary, alone between words or anywhere") {
   Changed files("schnell");
   files.json("tokenizer_config.json", [](auto& json) {

@@ -121,9 +121,4 @@ TEST_CASE("JsonParser: files") {
   CHECK(first_missing(message_of<ebb::FileError>([&] { JsonParser::parse_file(directory.write("c.json", "[")); }),
                       {"c.json", "byte 1"}) == "");
   CHECK_THROWS_AS(JsonParser::parse_file(directory.path()), ebb::FileError);
-  // A file whose first byte cannot be read, and one whose size is not known before it is read.
-  CHECK(first_missing(message_of<ebb::FileError>([] { JsonParser::parse_file("/proc/self/mem"); }),
-                      {"/proc/self/mem", "cannot read the file"}) == "");
-  CHECK(first_missing(message_of<ebb::FileError>([] { JsonParser::parse_file("/proc/self/status", 5); }),
-                      {"/proc/self/status", "at most 5"}) == "");
 }

@@ -1,12 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -15,6 +13,7 @@
 
 #include "ebb/core/error.hpp"
 #include "ebb/io/json.hpp"
+#include "ebb/io/text_file.hpp"
 
 namespace ebb {
 
@@ -41,23 +40,7 @@ class JsonParser {
 
   /// A whole file, of at most `max_bytes`. @throws FileError
   static Json parse_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{64} << 20) {
-    std::error_code error;
-    const auto size = std::filesystem::file_size(path, error);
-    if (error) throw FileError(concat(path.string(), ": cannot open the file: ", error.message()));
-    const auto too_large = [&](std::uintmax_t found) {
-      throw FileError(concat(path.string(), ": expected JSON of at most ", max_bytes, " bytes, found ", found));
-    };
-    if (size > max_bytes) too_large(size);
-    std::ifstream stream(path, std::ios::binary);
-    std::string text;
-    std::array<char, 4096> piece;
-    // Not with istreambuf_iterator, whose errors are exceptions of the standard library.
-    while (stream.read(piece.data(), piece.size()), stream.gcount() > 0) {
-      text.append(piece.data(), static_cast<std::size_t>(stream.gcount()));
-      if (text.size() > max_bytes) too_large(text.size());  // more than its size: it grows, or is no regular file
-    }
-    if (!stream.eof()) throw FileError(concat(path.string(), ": cannot read the file"));
-    return parse(text, path.string());
+    return parse(read_text(path, max_bytes, "JSON"), path.string());
   }
 
  private:
