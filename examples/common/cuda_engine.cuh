@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "common/config_file.hpp"
 #include "common/engine.hpp"
 #include "common/pins.hpp"
 #include "ebb/cuda/loop.hpp"
@@ -19,6 +18,7 @@
 #include "ebb/cuda/probe.cuh"
 #include "ebb/cuda/resource.hpp"
 #include "ebb/io/atomic_file.hpp"
+#include "ebb/io/text_file.hpp"
 #include "ebb/offload/advice.hpp"
 
 namespace ebb::examples {
@@ -122,11 +122,9 @@ class CudaEngine final : public Engine<P> {
  private:
   /// What a file holds; nothing where there is none yet. @throws FileError
   static cuda::TunedAlgorithms read_tuned(const std::filesystem::path& path) {
-    if (!std::filesystem::exists(path)) return {};
-    std::ifstream stream(path, std::ios::binary);
-    const std::string text{std::istreambuf_iterator<char>(stream), {}};
-    if (!stream) throw FileError(concat(path.string(), ": cannot be read"));
-    return cuda::TunedAlgorithms::parse(text, path.string());
+    if (!is_there(path)) return {};
+    constexpr std::size_t most_bytes = std::size_t{64} << 20;
+    return cuda::TunedAlgorithms::parse(read_text(path, most_bytes, "tuned algorithms"), path.string());
   }
 
   /// One call of the pipeline. Profilers see its phases, and what the driver counts is looked at at the end of each,

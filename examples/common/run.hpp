@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/config_file.hpp"
 #include "common/engine.hpp"
 #include "common/interrupt.hpp"
 #include "common/one_line.hpp"
@@ -150,7 +151,7 @@ class Run {
     check_excluded();
     check_writable(options.report);
     check_writable(options.trace);
-    if (!std::filesystem::exists(options.tune)) check_writable(options.tune);
+    if (!is_there(options.tune)) check_writable(options.tune);
     model_ = std::make_unique<typename P::Model>(P::Model::open(options.model));
     std::vector<std::string> warnings = options.without_effect();
     check(request, *model_, warnings);
