@@ -1,7 +1,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -140,13 +139,11 @@ TEST_CASE("damaged tokenizer files name the file and the field") {
                        doctest::Contains("added_tokens"), FileError);
   std::ofstream(scratch.path / "tokenizer.json") << std::string(200, '[') + std::string(200, ']');
   CHECK_THROWS_WITH_AS(ClipTokenizer::load(scratch.path), doctest::Contains("deeper"), FileError);
-  // Flat, whatever its strings say, and read in linear time.
+  // Flat, whatever its strings say; in quadratic time it would take minutes.
   std::string many = R"({"[[[\"[[[": [{})";
   for (int i = 0; i < 300000; ++i) many += ",{}";
   std::ofstream(scratch.path / "tokenizer.json") << many << "]}";
-  const auto start = std::chrono::steady_clock::now();
   CHECK_THROWS_WITH_AS(ClipTokenizer::load(scratch.path), doctest::Contains("\"model\""), FileError);
-  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(20));
 
   const auto t5_source = read_json(pipelines / "dev" / "tokenizer_2" / "tokenizer.json");
   const auto t5_with = [&](const std::function<void(nlohmann::json&)>& change) {
