@@ -173,7 +173,11 @@ class Loader {
         const AnyTensor target = parameter;
         const DType rounding = options_.compute;
         job.fill = [this, stored, target, rounding](std::span<std::byte> segment) {
-          target.visit([&](const auto& tensor) { convert(stored, tensor, rounding, false, segment); });
+          try {
+            target.visit([&](const auto& tensor) { convert(stored, tensor, rounding, false, segment); });
+          } catch (const ValueError& error) {
+            throw ValueError(concat(checkpoint_.file_of(stored).string(), ": ", error.what()));
+          }
         };
       }
     }
