@@ -97,7 +97,7 @@ TEST_CASE("errors have status 2 and say why") {
   fails({text}, "text.png: no valid PNG");
   fails({picture, "--prompt", "a cat"}, "judge: prompt: word 2: expected");
   fails({picture, "--prompt", ""}, "judge: prompt: word 1");
-  fails({picture, "--expect", directory.path() / "none.json"}, "none.json: cannot be read");
+  fails({picture, "--expect", directory.path() / "none.json"}, "none.json: cannot open the file: No such file");
   fails({picture, "--expect", "x", "--prompt", "y"}, "excludes");
   fails({}, "path is required");
   fails({directory.path()}, "text.png: no valid PNG");
