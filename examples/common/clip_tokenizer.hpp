@@ -87,7 +87,6 @@ class ClipTokenizer {
   // ---- files
 
   static constexpr std::size_t most_tokens = 1u << 24;
-  static constexpr std::size_t most_bytes = std::size_t{64} << 20;
   static constexpr std::size_t usual_length = 77;
 
   void add_vocabulary(const std::filesystem::path& path, const nlohmann::json& vocabulary) {
@@ -121,7 +120,7 @@ class ClipTokenizer {
     const auto vocabulary = ConfigFile::open(directory / "vocab.json");
     add_vocabulary(vocabulary.path(), vocabulary.json());
     const auto path = directory / "merges.txt";
-    std::istringstream stream(read_text(path, most_bytes, "merges"));
+    std::istringstream stream(read_text(path, most_text_bytes, "merges"));
     std::string line;
     bool first = true;
     while (std::getline(stream, line)) {

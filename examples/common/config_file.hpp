@@ -29,7 +29,7 @@ class ConfigFile {
  public:
   /// @throws FileError when the file is missing, larger than 64 MiB, nested deeper than 64 levels, or no object
   static ConfigFile open(const std::filesystem::path& path) {
-    const std::string text = read_text(path, maximum_bytes, "JSON");
+    const std::string text = read_text(path, most_text_bytes, "JSON");
     if (depth(text) > maximum_depth)
       throw FileError(concat(path.string(), ": JSON is nested deeper than ", maximum_depth, " levels"));
     nlohmann::json parsed;
@@ -90,7 +90,6 @@ class ConfigFile {
   }
 
  private:
-  static constexpr std::size_t maximum_bytes = std::size_t{64} << 20;
   static constexpr std::size_t maximum_depth = 64;
 
   /// How many arrays and objects of a JSON text lie inside each other. With a callback, which could count them,

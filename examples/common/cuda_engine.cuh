@@ -123,8 +123,7 @@ class CudaEngine final : public Engine<P> {
   /// What a file holds; nothing where there is none yet. @throws FileError
   static cuda::TunedAlgorithms read_tuned(const std::filesystem::path& path) {
     if (!is_there(path)) return {};
-    constexpr std::size_t most_bytes = std::size_t{64} << 20;
-    return cuda::TunedAlgorithms::parse(read_text(path, most_bytes, "tuned algorithms"), path.string());
+    return cuda::TunedAlgorithms::parse(read_text(path, most_text_bytes, "tuned algorithms"), path.string());
   }
 
   /// One call of the pipeline. Profilers see its phases, and what the driver counts is looked at at the end of each,

@@ -35,7 +35,7 @@ struct UnigramModel {
   /// `spiece.model`. Its byte fallback is ignored, as transformers ignores it.
   /// @throws FileError for a file that is cut short, damaged, or no unigram model
   static UnigramModel from_spiece(const std::filesystem::path& path) {
-    const std::string bytes = read_text(path, most_bytes, "a SentencePiece model");
+    const std::string bytes = read_text(path, most_text_bytes, "a SentencePiece model");
     UnigramModel model;
     Parts parts;
     const auto whole = [&](const ProtoReader& reader, const char* part) {
@@ -136,7 +136,6 @@ struct UnigramModel {
   }
 
  private:
-  static constexpr std::size_t most_bytes = std::size_t{64} << 20;
   static constexpr double most_score = 1e6;  // logarithms of probabilities
 
   struct Parts {

@@ -34,7 +34,7 @@ one() {
     initcheck) options+=(--nvtx yes) ;;      # for mark_initialized
     racecheck)
       options+=(--print-limit 0)                 # reports of cuBLASLt, see below, must not hide others
-      options+=(--force-synchronization-limit 4) # or it keeps what all launches did: 100 GB for a pipeline
+      options+=(--force-synchronization-limit 4) # or it keeps what all launches did: 174 GB for program
       options+=(--racecheck-num-workers 2)       # of the host for each of JOBS; it would take all cores for each
       ;;
     synccheck) options+=(--kernel-name-exclude "kns=cublas,kns=nvjet,kns=cutlass") ;; # what happens in them is not ours

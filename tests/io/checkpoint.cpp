@@ -112,8 +112,11 @@ TEST_CASE("Checkpoint: a directory that may not be read") {
   const TemporaryDirectory directory;
   write_file(directory / "model.safetensors", {"a"});
   std::filesystem::permissions(directory.path(), std::filesystem::perms::none);
-  if (::access(directory.path().c_str(), R_OK) != 0)  // root may
-    CHECK(first_missing(refusal(directory), {directory.path().string(), "no weights", "Permission denied"}) == "");
+  if (::access(directory.path().c_str(), R_OK) == 0) {
+    MESSAGE("skipped: root may read any directory");
+    return;
+  }
+  CHECK(first_missing(refusal(directory), {directory.path().string(), "no weights", "Permission denied"}) == "");
 }
 
 TEST_CASE("Checkpoint: a missing tensor names the directory and the nearest names") {

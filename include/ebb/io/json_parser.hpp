@@ -39,7 +39,7 @@ class JsonParser {
   }
 
   /// A whole file, of at most `max_bytes`. @throws FileError
-  static Json parse_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{64} << 20) {
+  static Json parse_file(const std::filesystem::path& path, std::size_t max_bytes = most_text_bytes) {
     return parse(read_text(path, max_bytes, "JSON"), path.string());
   }
 

@@ -13,6 +13,9 @@
 
 namespace ebb {
 
+/// Configurations, indices and vocabularies stay below this.
+inline constexpr std::size_t most_text_bytes = std::size_t{64} << 20;
+
 /// The bytes of a small file, of at most `max_bytes`. `expected` says for the message what they should be: "JSON".
 /// @throws FileError
 inline std::string read_text(const std::filesystem::path& path, std::size_t max_bytes, std::string_view expected) {
